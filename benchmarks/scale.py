@@ -3,9 +3,11 @@
     regraft bench scale --json benchmarks/results/scale.json
     regraft bench scale --json benchmarks/results/scale.json --only nodes
 
-Nodes are Ray nodes of this machine. The images are those of Fashion-MNIST; the backbone runs on all
-of them. Seconds are those of the step's function. Before that, each worker has extracted a few
-images, so that the start of Ray, Python and TensorFlow is not counted; the load of the backbone is.
+Nodes are Ray nodes of this machine, each with cores of its own; the step itself runs on the cores
+of the first node, as on machines that have no others. The images are those of Fashion-MNIST.
+TensorFlow runs the backbone on all of them. Seconds are those of the step's function. Before it,
+each worker does the same with a few images, so that the start of Ray, Python and TensorFlow is not
+counted; the load of the backbone is.
 
 `nodes`: one node of one core against two. `executors`: local processes against one node, each with
 all cores. `loss`: two nodes, one of which is killed after half of the tasks of each step.
@@ -15,18 +17,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
+from pipelines.local.environment import set_variables
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
+from regraft_core.runtime.machine import available_cores
 
 PARTS = ("nodes", "executors", "loss")
 STEPS = ("ingest", "extraction")
@@ -35,7 +41,7 @@ WARM_UP_IMAGES = 200
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured: images to ingest, and a dataset of few images for the start."""
+    """What is measured: images to ingest, and a few of them for the start."""
 
     root: Path
     images: Path
@@ -90,33 +96,32 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=20_000, help="Images of Fashion-MNIST.")
+    parser.add_argument(
+        "--images", type=int, default=20_000, help="Images of each split of Fashion-MNIST."
+    )
     parser.add_argument("--backbone", default="efficientnet_lite0", help="Backbone to run.")
-    parser.add_argument("--image-px", type=int, default=64, help="Input image size in pixels.")
+    parser.add_argument("--image-px", type=int, default=128, help="Input image size in pixels.")
     parser.add_argument("--only", choices=PARTS, help="Measure only this part.")
 
 
 def _measure(options: argparse.Namespace) -> Measurement:
-    from components.ingest.ingest import ingest
     from components.ingest.sources.samples import write_fashion
-    from regraft_core.formats.options.ingest import IngestOptions
 
     metrics = read_metrics(options.json)
     parts = (options.only,) if options.only else PARTS
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_fashion(root / "images", limit=options.images)
-        write_fashion(root / "few-images", limit=WARM_UP_IMAGES)
-        ingest([str(root / "few-images")], root / "few", IngestOptions())
+        write_fashion(root / "few", limit=WARM_UP_IMAGES)
         work = Work(root, root / "images", root / "few", options.backbone, options.image_px)
         for part in parts:
             metrics |= _PARTS[part](work)
-    conditions = f"{options.images} images of Fashion-MNIST, {options.backbone}"
+    conditions = f"{options.images} images of each split of Fashion-MNIST, {options.backbone}"
     return Measurement(f"{conditions} at {options.image_px} px", metrics, parts)
 
 
 def _nodes(work: Work) -> dict[str, Metric]:
-    one, two = _on_nodes(work, "one", 1), _on_nodes(work, "two", 2)
+    one, two = _alone(_on_nodes, work, "one", 1), _alone(_on_nodes, work, "two", 2)
     metrics = _seconds("1_node", one) | _seconds("2_nodes", two) | _same("nodes", one, two)
     for step in STEPS:
         speedup = one.seconds[step] / two.seconds[step]
@@ -125,10 +130,7 @@ def _nodes(work: Work) -> dict[str, Metric]:
 
 
 def _executors(work: Work) -> dict[str, Metric]:
-    cores = len(os.sched_getaffinity(0))
-    here = _run(work, "here", None)
-    with _cluster(cores), ray_executor(work.root) as executor:
-        by_ray = _run(work, "by-ray", executor)
+    here, by_ray = _alone(_run, work, "here", None), _alone(_by_ray, work)
     metrics = _seconds("processes", here) | _seconds("ray", by_ray)
     metrics |= _same("executors", here, by_ray)
     for step in STEPS:
@@ -138,15 +140,10 @@ def _executors(work: Work) -> dict[str, Metric]:
 
 
 def _loss(work: Work) -> dict[str, Metric]:
-    two = _on_nodes(work, "whole", 2)
-    with _cluster(1) as cluster:
-        cluster.add_node()
-        with ray_executor(work.root) as executor:
-            assert executor
-            lost = _run(work, "lost", executor, LosingExecutor(executor, cluster))
-    metrics = _seconds("lost_node", lost) | _same("loss", two, lost)
+    whole, lost = _alone(_on_nodes, work, "whole", 2), _alone(_on_nodes, work, "lost", 2, True)
+    metrics = _seconds("whole", whole) | _seconds("lost_node", lost) | _same("loss", whole, lost)
     for step in STEPS:
-        ratio = lost.seconds[step] / two.seconds[step]
+        ratio = lost.seconds[step] / whole.seconds[step]
         metrics[f"{step}_lost_node_relative_time"] = Metric(ratio, "", "<= 1.6")
     return metrics
 
@@ -158,50 +155,68 @@ _PARTS: dict[str, Callable[[Work], dict[str, Metric]]] = {
 }
 
 
-def _on_nodes(work: Work, name: str, nodes: int) -> Measured:
-    """Measure on some nodes of one core each."""
+def _alone(measure: Callable[..., Measured], *arguments: Any) -> Measured:
+    """Measure in a process of its own: TensorFlow keeps the number of its threads."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
+
+
+def _on_nodes(work: Work, name: str, nodes: int, losing: bool = False) -> Measured:
+    """Measure on some nodes of one core each; with `losing`, the last one is lost on the way."""
     with _cluster(1) as cluster:
         for _ in range(nodes - 1):
             cluster.add_node()
+        # The core of the first node; the cluster has chosen it in the same order.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         with ray_executor(work.root) as executor:
-            return _run(work, name, executor)
+            assert executor
+            measured = LosingExecutor(executor, cluster) if losing else executor
+            return _run(work, name, executor, measured)
+
+
+def _by_ray(work: Work) -> Measured:
+    """Measure on one node with all cores."""
+    with _cluster(available_cores()), ray_executor(work.root) as executor:
+        return _run(work, "by-ray", executor)
 
 
 @contextlib.contextmanager
 def _cluster(cpus: int) -> Iterator[RayCluster]:
     """Start a cluster that this process uses."""
-    with RayCluster(cpus) as cluster:
-        variables = {**cluster.environment, RAY_VARIABLE: cluster.address}
-        os.environ.update(variables)
-        try:
-            yield cluster
-        finally:
-            for name in variables:
-                del os.environ[name]
+    with (
+        RayCluster(cpus, own_cores=True) as cluster,
+        set_variables({**cluster.environment, RAY_VARIABLE: cluster.address}),
+    ):
+        yield cluster
 
 
 def _run(
     work: Work, name: str, executor: Executor | None, measured: Executor | None = None
 ) -> Measured:
-    """Run both steps, after a start with few images."""
+    """Run both steps, each after a start with few images."""
     from components.extract_features.extract_features import extract_features
     from components.ingest.ingest import ingest
     from regraft_core.formats.options.extract_features import FeatureOptions
     from regraft_core.formats.options.ingest import IngestOptions
 
-    options = FeatureOptions(backbone=work.backbone, image_px=str(work.image_px))
+    # Without a race of engines, which only the first extraction on a machine has.
+    options = FeatureOptions(
+        backbone=work.backbone, image_px=work.image_px, feature_engine="tf", precision="float32"
+    )
     out, used = work.root / name, measured or executor
-    extract_features(work.few, work.root / f"{name}-start", options, executor=executor)
+    ingest([str(work.few)], out / "few", IngestOptions(), executor=executor)
     start = time.perf_counter()
     dataset = ingest([str(work.images)], out / "dataset", IngestOptions(), executor=used)
-    ingested = time.perf_counter()
+    ingest_s = time.perf_counter() - start
+    extract_features(out / "few", out / "few-features", options, executor=executor)
+    start = time.perf_counter()
     features = extract_features(out / "dataset", out / "features", options, executor=used)
-    end = time.perf_counter()
+    extraction_s = time.perf_counter() - start
     stored = sorted(
         (shard.stem, *sorted((shard.sha256 or {}).items())) for shard in features.shards
     )
     return Measured(
-        {"ingest": ingested - start, "extraction": end - ingested},
+        {"ingest": ingest_s, "extraction": extraction_s},
         {"ingest": dataset.digest, "extraction": f"{features.digest} {stored}"},
     )
 

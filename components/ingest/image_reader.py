@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from components.ingest.checks.image_stats import (
@@ -21,16 +24,20 @@ from components.ingest.checks.invalid_image import InvalidImageError
 from components.ingest.checks.png import PlainPng, unpack_small
 from components.ingest.crops import CLIPPED, CropReader
 from components.ingest.sources.download import read_url
-from components.ingest.sources.download_retry import FetchError
+from components.ingest.sources.download_retry import FetchError, UnreachableError
 from components.ingest.sources.folders import LabeledFile
 from components.ingest.splits.split_keys import split_key, split_of, thresholds
 from components.ingest.spool import MAX_FILE_BYTES, PartReader, SpoolWriter, read_file
 from regraft_core.formats.options.ingest import IngestOptions
-from regraft_core.runtime.addresses import is_remote
+from regraft_core.images.prefetch import prefetch_map
+from regraft_core.runtime.addresses import is_http, is_remote, redact
+from regraft_core.runtime.errors import RegraftError
 
 FILES_PER_CHUNK = 256
 BYTES_PER_CHUNK = 16 << 20
 """Of images that are no files of their own; a chunk ends with the one that reaches it."""
+REMOTE_READS = 16
+"""Remote files that a worker reads at the same time."""
 SPOOL_BYTES = 64 * 1024
 """Smaller images are kept in a spool file, because opening their files again takes longer."""
 
@@ -53,6 +60,8 @@ class ChunkResult:
 
     images: list[tuple]
     invalid: list[tuple[bytes, str, str]]
+    repeated: int = 0
+    """Requests to servers and buckets that had failed before."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,10 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
         # Pillow warns about unusual EXIF data and palettes, which do not make an image invalid.
         warnings.simplefilter("ignore")
         spool = SpoolWriter(number, opened, opened.tell())
-        for file in map(LabeledFile._make, task.files):
+        source = _FileReader(options, parts)
+        for file, read in source.each([LabeledFile._make(file) for file in task.files]):
             try:
-                data = _read(file, options, parts)
+                data = read()
                 if file.crop:
                     result.images.append(_cropped_row(file, data, crops, spool, rule, options))
                     continue
@@ -121,6 +131,7 @@ def read_chunk(task: ChunkTask) -> ChunkResult:
         measured = measure_small_images([png for *_, png in small], with_hash=with_hash)
         for (file, data, _), stats in zip(small, measured, strict=True):
             result.images.append(_image_row(file, data, stats, spool, rule))
+        result.repeated = source.repeated
     return result
 
 
@@ -133,19 +144,57 @@ def _process_number() -> int:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
-def _read(file: LabeledFile, options: IngestOptions, parts: PartReader) -> bytes:
-    if file.problem:
-        raise InvalidImageError("invalid-row", file.problem)
-    if file.data is not None:
-        return file.data
-    if file.size is not None:
-        return parts.read(file.file, file.start, file.size)
-    if not is_remote(file.file):
-        return read_file(file.file)
-    try:
-        return read_url(file.file, options, MAX_FILE_BYTES, file.table)
-    except FetchError as error:
-        raise InvalidImageError("unreadable", str(error)) from error
+class _FileReader:
+    """Reads the content of files; counts requests that are repeated."""
+
+    def __init__(self, options: IngestOptions, parts: PartReader) -> None:
+        self._options, self._parts = options, parts
+        self.repeated = 0
+        self._lock = threading.Lock()
+
+    def each(
+        self, files: Sequence[LabeledFile]
+    ) -> Iterator[tuple[LabeledFile, Callable[[], bytes]]]:
+        """Yield each file with a function that returns its content, or raises why there is none.
+
+        Remote files are read by several threads, which mostly wait for their servers.
+        """
+        if any(is_remote(file.file) for file in files) and all(file.size is None for file in files):
+            yield from zip(files, prefetch_map(self._outcome, files, REMOTE_READS), strict=True)
+            return
+        for file in files:
+            yield file, partial(self._read, file)
+
+    def _outcome(self, file: LabeledFile) -> Callable[[], bytes]:
+        outcome: Future[bytes] = Future()
+        try:
+            outcome.set_result(self._read(file))
+        except RegraftError as error:
+            outcome.set_exception(error)
+        return outcome.result
+
+    def _read(self, file: LabeledFile) -> bytes:
+        if file.problem:
+            raise InvalidImageError("invalid-row", file.problem)
+        if file.data is not None:
+            return file.data
+        if file.size is not None:
+            return self._parts.read(file.file, file.start, file.size)
+        if not is_remote(file.file):
+            return read_file(file.file)
+        try:
+            return read_url(
+                file.file, self._options, MAX_FILE_BYTES, file.table, self._count_repeated
+            )
+        except FetchError as error:
+            if isinstance(error, UnreachableError) and not is_http(file.file):
+                # A bucket that fails would otherwise become a dataset of a part of its images.
+                raise UnreachableError(f"{redact(file.file)}: {error}") from error
+            raise InvalidImageError("unreadable", str(error)) from error
+
+    def _count_repeated(self) -> None:
+        with self._lock:
+            self.repeated += 1
 
 
 def _cropped_row(

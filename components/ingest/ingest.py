@@ -120,11 +120,14 @@ def _ingest(
     try:
         tally = Tally()
         tasks = chunk_tasks(source_files(sources, work, options, tally), spool, options)
-        progress = ProgressReporter("ingest: files read", total=None)
+        progress, repeated = ProgressReporter("ingest: files read", total=None), 0
         for result in executor.map(read_chunk, tasks, "ingest", data_bytes):
             catalog.add_images(result.images)
             catalog.quarantine(result.invalid)
             progress.advance(len(result.images) + len(result.invalid))
+            repeated += result.repeated
+        if repeated:
+            log_progress(f"ingest: {repeated} requests for images failed and were repeated")
         several = bool(tally.several)
         if several:
             check_label_options(options, "several")

@@ -93,9 +93,12 @@ def make_ray_pods(hardware: Hardware, pods: Pods) -> tuple[RayPod, RayPod]:
     cores = max(1, math.floor(_quantity(worker.cpu_request)))
     # The dashboard is for probes in its pod, and for `kubectl port-forward`.
     parameters = {"num-cpus": "0", "dashboard-host": "127.0.0.1"}
+    resources = {"num-cpus": str(cores)}
+    if worker.accelerators:  # KubeRay does not count slices and shared cards
+        resources["num-gpus"] = str(worker.accelerators)
     return (
         _pod("ray-head", hardware.light, pods, HEAD_URLS, parameters),
-        _pod("ray-worker", worker, pods, WORKER_URLS, {"num-cpus": str(cores)}),
+        _pod("ray-worker", worker, pods, WORKER_URLS, resources),
     )
 
 

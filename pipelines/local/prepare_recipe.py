@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.recipe_checks import check_folder, check_recipe
 from pipelines.recipes.recipe import Recipe, make_recipe
+from regraft_core.runtime.errors import InputError
 
 MODELS_FOLDER = "models"
 
@@ -21,8 +23,15 @@ def prepare_recipe(
     Models are published to `<out>/models` unless the options set `destination`.
 
     Raises:
-        InputError: an unknown option, a value out of range, no source, or as `check_recipe`.
+        InputError: an unknown option, a value out of range, no source, a URI for `out`, or as
+            `check_recipe`.
     """
+    # A path has only one of the slashes.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(out)):
+        raise InputError(
+            f"out: expected a folder of this machine, got {out}; for models and for the work of "
+            "finished steps in a bucket, use --destination and --work-dir"
+        )
     destination = str((Path(out) / MODELS_FOLDER).absolute())
     recipe = make_recipe(**{"destination": destination, **options})
     check_folder("out", Path(out))

@@ -275,8 +275,11 @@ class _WithoutMark(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function (done, total) that moves a progress bar; None if there is no terminal."""
+def progress_bar(what: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yield a function (done, total) that moves a progress bar; None if there is no terminal.
+
+    The total is None if it is not known.
+    """
     if not sys.stderr.isatty():
         yield None
         return

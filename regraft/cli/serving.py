@@ -107,7 +107,12 @@ def serve(
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files, or folders of them; with --model-dir also URIs of buckets."
+        ),
+    ],
     server: Annotated[
         str | None, typer.Option(help="URL of the server: grpc://HOST:PORT or http://HOST:PORT.")
     ] = None,
@@ -141,6 +146,14 @@ def predict(
     ] = 60.0,
     json: JsonFlag = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    output: Annotated[
+        str,
+        typer.Option(
+            help="Parquet file (.parquet), or folder of Parquet files, to write the predictions of "
+            "any number of images to; a path or a bucket's URI. A folder is resumed after an "
+            "interruption."
+        ),
+    ] = "",
 ) -> None:
     """Predict images with a served or a local model.
 
@@ -149,7 +162,12 @@ def predict(
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
     """
     from pipelines.local.ray_runs import check_ray_address, using_ray
-    from regraft.cli.console_output import print_predictions, progress_bar, progress_on_stderr
+    from regraft.cli.console_output import (
+        print_line,
+        print_predictions,
+        progress_bar,
+        progress_on_stderr,
+    )
     from regraft_client.errors import ModelNotFoundError, NotFoundError
     from regraft_client.predict_files import (
         PredictOptions,
@@ -163,8 +181,11 @@ def predict(
     if (server is None) == (model_dir is None):
         raise InputError(f"expected --server or --model-dir, got {'both' if server else 'neither'}")
     check_ray_address(ray)
-    if ray and server is not None:
-        raise InputError("--ray: expected --model-dir with it, got --server")
+    if (ray or output) and server is not None:
+        option = "ray" if ray else "output"
+        raise InputError(f"--{option}: expected --model-dir with it, got --server")
+    if output and (json or csv):
+        raise InputError("--output: expected no --json and no --csv with it; it writes Parquet")
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
@@ -186,8 +207,21 @@ def predict(
         elif model or version is not None or version_label:
             raise InputError("--model, --version and --version-label: expected only with --server; "
                              "--model-dir may be the folder of a version")  # fmt: skip
+        elif output:
+            from regraft.bulk.parquet_output import predict_into
+            from regraft.bulk.prediction import PredictionSetup
+
+            setup = PredictionSetup(str(model_dir), serving_engine)
+            with using_ray(ray), progress_on_stderr():
+                written = predict_into(images, setup, output, progress)
+            kept = f"; {written.kept_parts} parts were there already" * bool(written.kept_parts)
+            print_line(f"{written.images} images predicted to {output}{kept}")
+            if written.errors:
+                raise InputError(f"{written.errors} of {written.images} images were refused; the "
+                                 f"column error of {output} has the reasons")  # fmt: skip
+            return
         else:
-            from regraft.bulk_prediction import predict_here
+            from regraft.bulk.prediction import predict_here
 
             with using_ray(ray), progress_on_stderr():
                 classes, results = predict_here(images, str(model_dir), serving_engine, progress)

@@ -80,7 +80,7 @@ class _Workers(Generic[Task, Result]):
     def __init__(self, function: Callable[[Task], Result], processes: int, what: str) -> None:
         self._function, self._processes, self._what = function, processes, what
         self._losses = 0
-        self._pool = _start(processes)
+        self._pool: ProcessPoolExecutor | None = None
         self.pending: deque[_Pending[Task, Result]] = deque()
 
     @property
@@ -110,9 +110,12 @@ class _Workers(Generic[Task, Result]):
 
     def close(self) -> None:
         """End the processes."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self, task: Task) -> Future[Result]:
+        if self._pool is None:  # not before, because making the first task may start threads
+            self._pool = _start(self._processes)
         try:
             return self._pool.submit(self._function, task)
         except BrokenProcessPool as error:  # seen when its result is taken

@@ -34,13 +34,14 @@ class RayCluster:
 
     Args:
         cpus: CPUs of the first node; 0 is each available core.
+        own_cores: each node has cores of its own, as long as there are enough, as machines have.
 
     Raises:
         InputError: Ray is not installed.
         RegraftError: Ray does not start.
     """
 
-    def __init__(self, cpus: int = 0) -> None:
+    def __init__(self, cpus: int = 0, *, own_cores: bool = False) -> None:
         check_ray_package("local")
         self.environment: Mapping[str, str] = {
             "RAY_AUTH_MODE": "token",
@@ -53,7 +54,7 @@ class RayCluster:
         for attempt in range(1, START_ATTEMPTS + 1):
             # Not in TMPDIR: the paths of Ray's sockets, below this folder, have at most 107 bytes.
             self._folder = Path(tempfile.mkdtemp(prefix="regraft-ray-", dir="/tmp"))
-            self._process = self._start(cpus or available_cores())
+            self._process = self._start(cpus or available_cores(), own_cores)
             try:
                 self.address = self._read_answer()
                 """HOST:PORT of the cluster."""
@@ -87,10 +88,10 @@ class RayCluster:
             os.killpg(self._process.pid, signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, cpus: int) -> subprocess.Popen[str]:
+    def _start(self, cpus: int, own_cores: bool) -> subprocess.Popen[str]:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         command = [sys.executable, "-P", "-m", "regraft_core.parallel.ray_nodes",
-                   str(self._folder), str(cpus)]  # fmt: skip
+                   str(self._folder), str(cpus), *(["own"] if own_cores else [])]  # fmt: skip
         variables = {**os.environ, **self.environment, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
         with open(self._folder / _LOG, "wb") as log:
             return subprocess.Popen(

@@ -7,22 +7,32 @@ import os
 import secrets
 import socket
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_package import check_ray_package
-from regraft_core.runtime.addresses import is_url
+from regraft_core.runtime.addresses import is_url, redact
 from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import access_error, open_store_uri
 from regraft_core.runtime.printable import one_line
+from regraft_core.runtime.quiet_start import quiet_start
 from regraft_core.runtime.version import code_digest
 
 CONNECT_S = 10.0
+CONNECT_ATTEMPTS = 3
+"""A head gives a client's process half a minute to start, which a busy one may exceed."""
+_NOT_IN_TIME = "Initialization failure from server"
+CHECK_S = 300.0
+"""Time for a node to start a worker and check what it needs."""
 _MARK = ".regraft-ray-"
 
 
-def connect(address: str, folder: Path | None, used: Sequence[Path]) -> Executor:
+def connect(
+    address: str, folder: Path | None, used: Sequence[Path], buckets: Sequence[str] = ()
+) -> Executor:
     """Connect to a cluster and check all of its nodes.
 
     Args:
@@ -30,10 +40,11 @@ def connect(address: str, folder: Path | None, used: Sequence[Path]) -> Executor
             runs on this machine, or `ray://HOST:PORT` of another's client port.
         folder: a folder that all nodes must have, with what is written there; None for none.
         used: folders and files that all nodes must have.
+        buckets: URIs of folders and objects that all nodes must be able to read.
 
     Raises:
         InputError: Ray is not installed, no cluster is at the address, it has another version of
-            Ray, Python or Regraft, or a node does not have one of the paths.
+            Ray, Python or Regraft, or a node cannot reach one of the paths and URIs.
     """
     check_ray_package(address)
     if address != "auto":
@@ -42,12 +53,19 @@ def connect(address: str, folder: Path | None, used: Sequence[Path]) -> Executor
 
     from regraft_core.parallel.ray_workers import RayWorkers
 
+    for attempt in range(1, CONNECT_ATTEMPTS + 1):
+        try:
+            with quiet_start(), warnings.catch_warnings():  # the error has the cause, too
+                warnings.simplefilter("ignore")
+                ray.init(
+                    address=address, log_to_driver=False, logging_level="ERROR", namespace="regraft"
+                )
+            break
+        except Exception as error:  # of many classes, and of those of gRPC
+            if attempt == CONNECT_ATTEMPTS or _NOT_IN_TIME not in str(error):
+                raise _refused(address, error) from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="regraft")
-    except Exception as error:  # of many classes, and of those of gRPC
-        raise _refused(address, error) from error
-    try:
-        _check_nodes(address, folder, used)
+        _check_nodes(address, folder, used, buckets)
     except BaseException:
         ray.shutdown()
         raise
@@ -73,21 +91,27 @@ def _check_port(address: str) -> None:
 
 
 def _refused(address: str, error: Exception) -> InputError:
-    text = one_line(error)
-    hint = ""
+    text = one_line(error).partition(". ")[0].partition(" Traceback")[0]
     if "ersion" in text:
         import ray
 
-        hint = f" (here: Ray {ray.__version__}, Python {sys.version.split()[0]})"
-    elif "auth" in text.lower():
-        hint = " (the token of the cluster is read from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)"
-    return InputError(f"ray: cannot use the cluster at {address}: {text[:200]}{hint}")
+        hint = f"here: Ray {ray.__version__}, Python {sys.version.split()[0]}"
+    elif "not find any running" in text:
+        hint = "--ray local starts one on this machine"
+    else:  # a client is often not told that its token is refused
+        hint = (
+            "with RAY_AUTH_MODE=token, the cluster's token is read from RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH"
+        )
+    return InputError(f"ray: cannot use the cluster at {address}: {text[:200]}; {hint}")
 
 
-def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> None:
+def _check_nodes(
+    address: str, folder: Path | None, used: Sequence[Path], buckets: Sequence[str]
+) -> None:
     """Have each node check its version and the paths, one of which has just been written."""
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from regraft_core.parallel.ray_workers import nodes
@@ -104,12 +128,14 @@ def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> Non
         digest, asked = code_digest(), []
         for node in found:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            reference = remote.options(scheduling_strategy=there).remote(digest, paths)
+            reference = remote.options(scheduling_strategy=there).remote(digest, paths, [*buckets])
             asked.append((node["NodeManagerAddress"], reference))
         lost = 0
         for name, reference in asked:
             try:
-                problem = ray.get(reference)
+                problem = ray.get(reference, timeout=CHECK_S)
+            except GetTimeoutError:
+                problem = f"did not respond within {CHECK_S:g} s"
             except RayTaskError as error:
                 problem = f"cannot run Regraft: {one_line(error.cause)[:200]}"
             except RayError:  # it has just been lost, and gets no work
@@ -121,7 +147,7 @@ def _check_nodes(address: str, folder: Path | None, used: Sequence[Path]) -> Non
             raise InputError(f"ray: all nodes of the cluster at {address} are lost")
 
 
-def check_node(digest: str, paths: list[str]) -> str:
+def check_node(digest: str, paths: list[str], buckets: list[str]) -> str:
     """Return what this node lacks; "" for nothing."""
     if code_digest() != digest:
         return "has another version of Regraft; use the same on all nodes"
@@ -129,6 +155,14 @@ def check_node(digest: str, paths: list[str]) -> str:
         if not os.path.exists(path):  # noqa: PTH110 - not made on this machine
             where = Path(path).parent if _MARK in path else path
             return f"cannot reach {where}; use a folder that all nodes share"
+    for uri in buckets:
+        if any(character in uri for character in "*?[{"):  # a pattern, which no worker reads
+            continue
+        try:
+            store, path = open_store_uri(uri)
+            store.info(path)
+        except Exception as error:  # each store raises the errors of its own library
+            return str(access_error(f"cannot read {redact(uri)}", error))
     return ""
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft_core.parallel.executor import Executor
+from regraft_core.runtime.addresses import is_http
+from regraft_core.runtime.object_stores import is_store_uri
 
 if TYPE_CHECKING:
     from regraft_core.parallel.ray_group import NodeGroup
@@ -27,8 +29,8 @@ def ray_executor(folder: str | Path | None, *used: str | Path) -> Iterator[Execu
 
     Args:
         folder: all nodes must see what is written to this folder; None without one.
-        *used: what the workers read; the paths that exist here must exist on all nodes. Others,
-            such as URIs, are ignored.
+        *used: what the workers read: paths that exist here must exist on all nodes, and buckets
+            must be readable there. Others, such as names of samples, are ignored.
 
     Raises:
         InputError: as `ray_connection.connect`.
@@ -40,7 +42,8 @@ def ray_executor(folder: str | Path | None, *used: str | Path) -> Iterator[Execu
     from regraft_core.parallel.ray_connection import connect
 
     existing = [Path(path) for path in used if path and Path(path).exists()]
-    with connect(address, Path(folder) if folder else None, existing) as executor:
+    buckets = [uri for uri in map(str, used) if is_store_uri(uri) and not is_http(uri)]
+    with connect(address, Path(folder) if folder else None, existing, buckets) as executor:
         yield executor
 
 

@@ -7,8 +7,10 @@ order of the tasks. A worker is sent the name of a function of Regraft and plain
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from regraft_core.parallel.executor import (
     ATTEMPTS,
@@ -29,7 +31,8 @@ from regraft_core.parallel.executor import (
     name_of,
     no_bytes,
 )
-from regraft_core.runtime.errors import RegraftError
+from regraft_core.parallel.worker_rooms import Room, large_rooms
+from regraft_core.runtime.errors import NodeMemoryError, RegraftError
 from regraft_core.runtime.step_reports import log_progress
 
 DEPTH = 2
@@ -41,28 +44,32 @@ WAIT_S = 600.0
 class Worker:
     """What runs in an actor: one function at a time, prepared once."""
 
+    def __init__(self) -> None:
+        self._prepared = b""
+        self._call: Callable[[Any], Any] | None = None
+
     def prepare(self, folder: str, name: str, setup: tuple[Any, ...]) -> None:
         """Find the function; with a `setup`, call it once to get the function of the tasks.
 
-        Relative paths of the tasks are those of the working folder.
+        The function of the last work is kept for another one with the same setup, such as the next
+        view of an extraction. Relative paths of the tasks are those of the working folder.
         """
+        # Not compared as values, because arrays in a setup have no single result.
+        wanted = hashlib.sha256(pickle.dumps((folder, name, setup))).digest()
+        if self._prepared == wanted:
+            return
+        self._prepared, self._call = b"", None  # frees the memory of the last work
         with contextlib.suppress(OSError):
             os.chdir(folder)
         set_threads()
         function = find_function(name)
         self._call = function(*setup) if setup else function
+        self._prepared = wanted
 
     def call(self, task: Any) -> Any:
         """Return the result of a task."""
+        assert self._call
         return self._call(task)
-
-
-@dataclass(frozen=True)
-class Room:
-    """What a worker takes of its node."""
-
-    cpus: float
-    gpus: float = 0
 
 
 @dataclass(eq=False)
@@ -105,15 +112,10 @@ class RayWorkers(Executor):
     ) -> Iterator[Result]:
         """Yield the results of `prepare(setup)` of each task; see `Executor.map_prepared`.
 
-        A worker takes the CPUs of the smallest node, or a GPU if there are any.
+        A worker takes what `large_rooms` returns.
         """
-        found = [node["Resources"] for node in nodes()]
-        gpus = int(sum(node.get("GPU", 0) for node in found))
-        cpus = max(1, min(int(node.get("CPU", 0)) for node in found))
-        room, count = Room(1, 1), gpus
-        if not gpus:
-            room, count = Room(cpus), sum(int(node.get("CPU", 0)) // cpus for node in found)
-        return self._run(prepare, (setup,), tasks, what, no_bytes, room, max(1, count))
+        room, count = large_rooms([node["Resources"] for node in nodes()])
+        return self._run(prepare, (setup,), tasks, what, no_bytes, room, count)
 
     def _run(
         self, function: Callable[..., Any], setup: tuple[Any, ...], tasks: Iterable[Task],
@@ -142,8 +144,13 @@ class RayWorkers(Executor):
                     upcoming = None
                 if last and not work.open:
                     return
-                work.send()
-                work.wait()
+                try:
+                    work.send()
+                    work.wait()
+                except ConnectionError as error:  # of Ray's client; its message has many lines
+                    raise RegraftError(
+                        f"{what}: the Ray cluster does not respond any more"
+                    ) from error
             yield work.take(number)
 
     def replace(self, lost: _Hired) -> _Hired:
@@ -159,7 +166,7 @@ class RayWorkers(Executor):
 
     def _dismiss(self, one: _Hired) -> None:
         self._hired.remove(one)
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(RayError, ConnectionError):
             ray.kill(one.actor)
 
 
@@ -221,15 +228,19 @@ class _Work:
         done, _ = ray.wait(list(self._references), num_returns=1, timeout=WAIT_S)
         if not done and not any(worker.ready for worker in self._crew.hired):
             raise RegraftError(f"{self._what}: no Ray node had room for a worker in {WAIT_S:g} s")
+        # All that are done, because with many workers each call takes longer than a result.
+        done, _ = ray.wait(list(self._references), num_returns=len(self._references), timeout=0)
         for reference in done:
+            if reference not in self._references:  # of a worker that was found lost meanwhile
+                continue
             worker, number = self._references.pop(reference)
             try:
                 result = ray.get(reference)
             except RayTaskError as error:
-                raise error.cause from error
+                raise _cause_of(error) from error
             except RayError as error:
                 self._lose(worker, error)
-                return
+                continue
             if number is None:
                 worker.ready = True
             else:
@@ -249,14 +260,25 @@ class _Work:
             self._waiting.appendleft(number)
         attempts = max((self.open[number].attempts for number in worker.tasks), default=0)
         if attempts == ATTEMPTS or self._losses > ATTEMPTS * len(self._crew.hired):
+            if isinstance(error, OutOfMemoryError):
+                raise NodeMemoryError(
+                    f"{self._what}: Ray nodes had too little memory {ATTEMPTS} times for the same "
+                    f"task ({cause})"
+                ) from error
             raise RegraftError(
                 f"{self._what}: Ray workers were lost {ATTEMPTS} times with the same task "
                 f"({cause}); do the nodes have enough memory?"
             ) from error
         log_progress(f"{self._what}: a Ray worker was lost ({cause}); its tasks are repeated")
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(RayError, ConnectionError):
             ray.kill(worker.actor)  # it may live, and only its result be lost
         self.prepare(self._crew.replace(worker))
+
+
+def _cause_of(error: RayTaskError) -> BaseException:
+    """Return the error of a task; of one that cannot be sent to another process, its text."""
+    cause: BaseException = error.cause
+    return RuntimeError(str(cause)) if isinstance(cause, RayError) else cause
 
 
 def set_threads() -> None:

@@ -4,6 +4,7 @@ RegraftError                 1   any other error of Regraft
 |-- InputError               2   invalid input or usage, which the user can fix
 |   |-- DataError            2   unusable data (empty, one class, too many invalid files)
 |   `-- UnavailableError     2   a store, server or disk failed; another attempt may succeed
+|-- NodeMemoryError          1   the memory of a node is exhausted; also a MemoryError
 |-- RejectedError            3   the gate rejected the model
 |-- DriftError               3   the images that a model receives have changed
 `-- ParityError              1   served predictions differ from the trained model's
@@ -33,6 +34,10 @@ class DataError(InputError):
 
 class UnavailableError(InputError):
     """A store, a server or a disk that the input names has failed; another attempt may succeed."""
+
+
+class NodeMemoryError(RegraftError, MemoryError):
+    """The memory of a node is exhausted; smaller batches may fit."""
 
 
 class RejectedError(RegraftError):

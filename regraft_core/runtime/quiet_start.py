@@ -1,4 +1,4 @@
-"""Hides what TensorFlow's libraries write while they load."""
+"""Hides what the libraries of TensorFlow and Ray write while they start."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """Discard what TensorFlow writes to standard error while it loads.
+    """Discard what these libraries write to standard error while they start.
 
-    Its libraries ignore the log level until they are initialized.
+    TensorFlow's ignore the log level until then, and Ray's report that it was set.
     """
     sys.stderr.flush()
     stderr = os.dup(2)

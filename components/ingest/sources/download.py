@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from components.ingest.sources.download_retry import (
@@ -70,7 +70,10 @@ def download_cached(source: str, options: IngestOptions) -> Path:
     raise kind("; ".join(failures))
 
 
-def read_url(url: str, options: IngestOptions, limit_bytes: int, table: str = "") -> bytes:
+def read_url(
+    url: str, options: IngestOptions, limit_bytes: int, table: str = "",
+    repeated: Callable[[], None] = lambda: None,
+) -> bytes:  # fmt: skip
     """Return the content of a small file, such as one image of a table; it is not cached.
 
     Args:
@@ -79,6 +82,7 @@ def read_url(url: str, options: IngestOptions, limit_bytes: int, table: str = ""
         limit_bytes: maximum size.
         table: URL of the remote table that names the file, if one does; then the file is not read
             from this machine, except from the table's own server.
+        repeated: called before each attempt after the first.
 
     Raises:
         FetchError: it cannot be downloaded, or exceeds `limit_bytes`.
@@ -90,7 +94,7 @@ def read_url(url: str, options: IngestOptions, limit_bytes: int, table: str = ""
             return read_http(url, limit_bytes, options, deadline, table)
         return read_object(url, limit_bytes)
 
-    return with_retries(attempt, options, deadline)
+    return with_retries(attempt, options, deadline, repeated)
 
 
 def _download_one(url: str, cache: Path, options: IngestOptions, deadline: Deadline) -> Path:

@@ -60,8 +60,19 @@ class Deadline:
             raise UnreachableError(f"the download exceeded its deadline of {self._seconds:g} s")
 
 
-def with_retries(action: Callable[[], T], options: IngestOptions, deadline: Deadline) -> T:
+def with_retries(
+    action: Callable[[], T],
+    options: IngestOptions,
+    deadline: Deadline,
+    repeated: Callable[[], None] = lambda: None,
+) -> T:
     """Run `action` again after each `TransientError`, with exponential, jittered waits.
+
+    Args:
+        action: one attempt.
+        options: the number of attempts, and the waits.
+        deadline: time limit of all attempts.
+        repeated: called before each further attempt.
 
     Raises:
         FetchError: `action` raised it, the last attempt failed, or the deadline passed.
@@ -77,7 +88,8 @@ def with_retries(action: Callable[[], T], options: IngestOptions, deadline: Dead
 
     retrying = Retrying(
         retry=retry_if_exception_type(TransientError), stop=stop_after_attempt(attempts),
-        wait=wait_s, before=lambda _: deadline.check(), reraise=True,
+        wait=wait_s, before=lambda _: deadline.check(), before_sleep=lambda _: repeated(),
+        reraise=True,
     )  # fmt: skip
     try:
         return retrying(action)

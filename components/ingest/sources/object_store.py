@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from components.ingest.sources.archives import member_parts
 from components.ingest.sources.download_retry import (
     Deadline,
     FetchError,
     TransientError,
     with_retries,
 )
-from components.ingest.sources.transfer_progress import Advance, limited
+from components.ingest.sources.transfer_progress import Advance
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
@@ -48,27 +47,38 @@ def download_object(url: str, part: Path, deadline: Deadline, advance: Advance) 
     _attempt(lambda: _copy(store, path, part, deadline, advance))
 
 
-def download_folder(url: str, folder: Path, options: IngestOptions) -> None:
-    """Copy all objects below a URL into `folder`.
+class StoredObject(NamedTuple):
+    """An object below a URL: its path in the store, its name below the URL, and its bytes."""
+
+    path: str
+    name: str
+    size: int
+
+
+def list_objects(url: str, options: IngestOptions, deadline: Deadline) -> Iterator[StoredObject]:
+    """Yield all objects below a URL, sorted by path.
 
     Raises:
-        InputError: the store does not respond, or a name is not safe.
+        InputError: the store does not respond.
     """
     store, path = open_store_uri(url)
-    deadline = Deadline(options.download_deadline_s)
-    names = with_retries(lambda: _attempt(lambda: store.find(path)), options, deadline)
-    received, limit = 0, options.max_download_bytes
-    for name in names:
-        target = folder.joinpath(*member_parts(os.path.relpath(name, path)))
-        target.parent.mkdir(parents=True, exist_ok=True)
+    found = with_retries(lambda: _attempt(lambda: store.find(path, detail=True)), options, deadline)
+    for one in sorted(found):
+        yield StoredObject(one, os.path.relpath(one, path), int(found[one].get("size") or 0))
 
-        advance = limited(lambda *_: None, limit, received)
 
-        def copy(name: str = name, target: Path = target, advance: Advance = advance) -> None:
-            _attempt(lambda: _copy(store, name, target, deadline, advance))
+def copy_object(
+    url: str, path: str, target: Path, options: IngestOptions, deadline: Deadline, advance: Advance
+) -> None:
+    """Copy the object at a path of the URL's store to a file, with several attempts.
 
-        with_retries(copy, options, deadline)
-        received += target.stat().st_size
+    Raises:
+        FetchError: it cannot be read.
+    """
+    store, _ = open_store_uri(url)
+    with_retries(
+        lambda: _attempt(lambda: _copy(store, path, target, deadline, advance)), options, deadline
+    )
 
 
 def read_object(url: str, limit_bytes: int) -> bytes:

@@ -17,6 +17,7 @@ from components.ingest.sources.archives import (
     extract,
     kind_of_start,
 )
+from components.ingest.sources.bucket_folder import copy_names, with_urls
 from components.ingest.sources.coco import coco_images
 from components.ingest.sources.download import download_cached
 from components.ingest.sources.embedded_tables import has_embedded_images
@@ -24,7 +25,7 @@ from components.ingest.sources.folder_forms import find_form
 from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from components.ingest.sources.html_pages import refuse_page_file
 from components.ingest.sources.labels import class_label
-from components.ingest.sources.object_store import download_folder, is_object
+from components.ingest.sources.object_store import is_object
 from components.ingest.sources.remote_stream import open_remote
 from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
 from components.ingest.sources.shard_folders import shard_images, shard_split
@@ -188,8 +189,8 @@ def _read_object_store(source: str, context: SourceContext) -> Iterator[LabeledF
         return _read_download(source, context)
     _refuse_checksum(source, context)
     context.work.mkdir(parents=True)
-    download_folder(source, context.work, context.options)
-    return _folder_files(context.work, context)
+    copy_names(source, context.work, context.options)
+    return with_urls(_folder_files(context.work, context), source, context.work)
 
 
 def _read_shards(source: str, context: SourceContext) -> Iterator[LabeledFile]:

@@ -82,6 +82,8 @@ def test_ray_s_objects_fit_in_the_shared_memory_and_the_head_gets_no_tasks() -> 
     head, worker = make_ray_pods(find_preset("nvidia"), PODS)
     assert head.ray_start_params["num-cpus"] == "0"
     assert worker.ray_start_params["num-cpus"] == "3"  # what is requested, not the limit
+    for preset, gpus in {"nvidia-mig": "1", "gke-shared": "1", "cpu": None}.items():
+        assert make_ray_pods(find_preset(preset), PODS)[1].ray_start_params.get("num-gpus") == gpus
     volume = next(one for one in worker.spec.volumes if one.name == "shared-memory")
     assert volume.empty_dir is not None
     assert (volume.empty_dir.size_limit, volume.empty_dir.medium) == ("2Gi", "Memory")

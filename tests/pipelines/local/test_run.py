@@ -21,6 +21,7 @@ from kfp.local.config import LocalExecutionConfig
 from kfp.local.logging_utils import indented_print, local_logger_context
 from PIL import Image
 
+from pipelines.local.prepare_recipe import prepare_recipe
 from pipelines.local.run import (
     RUN_LOCK,
     RedactedLog,
@@ -335,6 +336,15 @@ def test_bad_usage_ends_with_2_before_any_step(
     assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert not (tmp_path / "run" / "steps").exists()
+
+
+def test_a_bucket_is_no_folder_of_a_run(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"out: expected a folder of this machine, got s3:/b/run;"):
+        prepare_recipe({"sources": (str(shapes),)}, Path("s3://b/run"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_source_names_what_is_known(tmp_path: Path) -> None:

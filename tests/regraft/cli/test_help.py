@@ -26,6 +26,7 @@ OLD_WORDS = r"""
 SAME_MEANING = {
     "--version": "of a model in predict and publish; `regraft --version` is before any command",
     "--out": "the folder to write to: a run, which has a default, or a dataset",
+    "--output": "what to write: the file of a pipeline, or the predictions",
     "--fixes": "the file of decisions, which review writes and a run applies",
     "--ray": "the Ray cluster; on Kubeflow, only the address of an existing one",
     "--port": "the port to listen on, of gRPC or of a page",

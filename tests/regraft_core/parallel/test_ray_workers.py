@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from components.extract_features.extract_features import extract_features
 from components.ingest.ingest import ingest
-from regraft.bulk_prediction import predict_here
+from regraft.bulk.prediction import predict_here
 from regraft_core.formats.manifests.features import FeaturesManifest
 from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.options.ingest import IngestOptions
@@ -25,6 +26,7 @@ from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_executor
 from regraft_core.runtime.errors import InputError, RegraftError
+from regraft_core.runtime.out_of_memory import is_out_of_memory
 from regraft_core.training.linear_head import head_rows
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
 from regraft_core.training.linear_head.linear_classifier import Weights
@@ -84,11 +86,40 @@ def test_a_killed_node_is_replaced_by_others(
     assert found + list(results) == [f"n{number}" for number in range(40)]
 
 
+def exhaust(number: int) -> int:
+    raise MemoryError("out of memory")
+
+
+def raise_lock(number: int) -> int:
+    error = ValueError("out of memory")
+    error.lock = threading.Lock()  # type: ignore[attr-defined] # cannot be sent
+    raise error
+
+
 def test_errors_are_one_line(workers: Executor) -> None:
     with pytest.raises(RegraftError, match=r"ingest: Ray workers were lost 3 times .*memory\?"):
         list(workers.map(die, range(8), "ingest"))
     with pytest.raises(InputError, match=r"^expected no 0$"):
         list(workers.map(refuse, range(8), "ingest"))
+    # As raised here, so that an extraction continues with smaller batches.
+    for function in (exhaust, raise_lock):
+        with pytest.raises((MemoryError, RuntimeError), match="out of memory") as raised:
+            list(workers.map(function, range(8), "ingest"))
+        assert is_out_of_memory(raised.value)
+
+
+def prepare_mark(folder: Path) -> Callable[[int], int]:
+    (folder / str(len(list(folder.iterdir())))).touch()
+    return abs
+
+
+def test_a_worker_prepares_again_only_for_another_setup(workers: Executor, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    for folder in (folders[0], folders[0], folders[1]):
+        assert list(workers.map_prepared(prepare_mark, folder, [-1, -2], "predict")) == [1, 2]
+    assert [len(list(folder.iterdir())) for folder in folders] == [1, 1]
 
 
 def test_a_head_of_rows_on_disk_is_that_of_this_process(
@@ -111,15 +142,17 @@ def test_a_head_of_rows_on_disk_is_that_of_this_process(
 
 
 def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(
-    cluster: RayCluster, tmp_path: Path
+    cluster: RayCluster, s3: None, tmp_path: Path
 ) -> None:
     paths = ["/nowhere", str(tmp_path)]
     digest = ray_connection.code_digest()
-    assert ray_connection.check_node(digest, paths[1:]) == ""
-    assert ray_connection.check_node(digest, paths) == (
+    assert ray_connection.check_node(digest, paths[1:], []) == ""
+    assert ray_connection.check_node(digest, paths, []) == (
         "cannot reach /nowhere; use a folder that all nodes share"
     )
-    assert "another version of Regraft" in ray_connection.check_node("", [])
+    lacking = ray_connection.check_node(digest, [], ["s3://of-nobody/images"])
+    assert lacking.startswith("cannot read s3://of-nobody/images: FileNotFoundError: ")
+    assert "another version of Regraft" in ray_connection.check_node("", [], [])
 
 
 @pytest.mark.parametrize(
@@ -158,9 +191,9 @@ def test_predictions_are_those_of_this_process(
 ) -> None:
     model = str(trained.candidates["head"])
     counts: list[tuple[int, int]] = []
-    by_ray = predict_here([shapes], model, "auto", lambda *count: counts.append(count))
+    by_ray = predict_here([str(shapes)], model, "auto", lambda *count: counts.append(count))
     monkeypatch.delenv(RAY_VARIABLE)
-    assert by_ray == predict_here([shapes], model, "auto", None)
+    assert by_ray == predict_here([str(shapes)], model, "auto", None)
     assert counts[-1] == (120, 120)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,12 @@ from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.formats.options.train_head import HeadOptions
-from regraft_core.runtime.errors import InputError, RegraftError
-from regraft_core.runtime.out_of_memory import explain_out_of_memory, is_out_of_memory
+from regraft_core.runtime.errors import InputError, NodeMemoryError, RegraftError
+from regraft_core.runtime.out_of_memory import (
+    explain_out_of_memory,
+    is_out_of_memory,
+    with_halved_batches,
+)
 from tests.regraft_core.runtime.nvidia import install, report
 
 if TYPE_CHECKING:
@@ -77,6 +82,24 @@ def test_every_form_is_recognized(error: Exception) -> None:
     line = r"^out of (GPU )?memory.*; use a smaller --batch-size"
     with pytest.raises(RegraftError, match=line), explain_out_of_memory():
         raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pickle.loads(pickle.dumps(tf.errors.ResourceExhaustedError(None, None, "OOM"))),
+        NodeMemoryError("Ray workers were lost 3 times"),
+    ],
+)
+def test_batches_are_halved_when_the_memory_of_another_process_is_exhausted(
+    error: Exception,
+) -> None:
+    def run(batch_size: int) -> str:
+        if batch_size > 8:
+            raise error
+        return "done"
+
+    assert with_halved_batches("extract_features", 32, run) == ("done", 8)
 
 
 @pytest.mark.parametrize(

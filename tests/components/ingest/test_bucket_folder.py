@@ -1,0 +1,93 @@
+"""Folders in buckets: listed once, images read by workers, and a store that fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from components.ingest.ingest import ingest
+from components.ingest.sources.bucket_folder import copy_names, with_urls
+from components.ingest.sources.folders import LabeledFile
+from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.options.ingest import IngestOptions
+from regraft_core.runtime.errors import UnavailableError
+
+OPTIONS = IngestOptions(processes=1, download_attempts=3, download_backoff_s=0)
+
+
+class Flaky(MemoryFileSystem):
+    """A store some of whose objects cannot be opened the first times."""
+
+    protocol = "flaky"
+    failures: ClassVar[Counter[str]] = Counter()
+    opened: ClassVar[list[str]] = []
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("flaky://", "memory://")))
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if mode == "rb":
+            self.opened.append(path)
+            if self.failures[path]:
+                self.failures[path] -= 1
+                raise OSError("slow down")
+        return super()._open(path, mode, **options)
+
+
+@pytest.fixture
+def flaky(shapes: Path) -> str:
+    """The URI of a folder with images."""
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    files = fsspec.filesystem("flaky")
+    for path in shapes.rglob("*.png"):
+        files.pipe_file(f"/set/{path.relative_to(shapes)}", path.read_bytes())
+    Flaky.failures.clear()
+    Flaky.opened.clear()
+    return "flaky://set"
+
+
+def test_requests_are_repeated_and_reported(
+    flaky: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Flaky.failures.update({"/set/circle/003.png": 2, "/set/cross/010.png": 1})
+    found = ingest([flaky], tmp_path / "out", OPTIONS)
+    assert found.digest == DatasetManifest.read(dataset).digest
+    assert "ingest: 3 requests for images failed and were repeated" in capsys.readouterr().out
+    assert len(Flaky.opened) == 120 + 3  # each image is read once
+
+
+def test_an_image_that_never_arrives_leaves_no_dataset(flaky: str, tmp_path: Path) -> None:
+    Flaky.failures["/set/circle/003.png"] = 9
+    message = r"^flaky://set/circle/003\.png: OSError: slow down \(3 attempts\)$"
+    with pytest.raises(UnavailableError, match=message):
+        ingest([flaky], tmp_path / "out", OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_images_with_a_url_are_read_later(flaky: str, tmp_path: Path) -> None:
+    files = fsspec.filesystem("flaky")
+    for name in ("labels.csv", "a/#1.png", "ab::c.png"):
+        files.pipe_file(f"/odd/{name}", b"content")
+    files.pipe_file("/odd/a/1.png", b"image")
+    copy_names("flaky://odd/", tmp_path, OPTIONS)
+    listed = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    found = with_urls((LabeledFile(str(path), "", "") for path in listed), "flaky://odd/", tmp_path)
+    contents = {
+        str(path.relative_to(tmp_path)): (
+            path.read_bytes(),
+            file.file.startswith("flaky://odd/a/1"),
+        )
+        for path, file in zip(listed, found, strict=True)
+    }
+    assert contents == {
+        "a/#1.png": (b"content", False), "a/1.png": (b"", True),
+        "ab::c.png": (b"content", False), "labels.csv": (b"content", False),
+    }  # fmt: skip
