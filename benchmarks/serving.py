@@ -9,8 +9,9 @@
 `efficientnet_lite0` at 224 px, one JPEG per request, sent by another process on the same machine.
 The in-process side calls the same SavedModel in this process. Both sides run in turn, and metrics
 are medians over the rounds. `load` sends good requests among malformed and hostile ones; `engines`
-compares the embedded server with TensorFlow and with OpenVINO. All parts take about a quarter of an
-hour; `--only` measures one part and keeps the other metrics of the file.
+compares the embedded server with TensorFlow, with OpenVINO, and with `--before CHECKOUT` that of an
+earlier version. All parts take about a quarter of an hour; `--only` measures one part and keeps the
+other metrics of the file.
 `--tune` writes the batching file with the highest throughput for the model and the machine, in TF
 Serving's format.
 """
@@ -97,6 +98,7 @@ class Stage:
     bodies: Path
     seconds: float
     rounds: int
+    before: Path | None
 
     def load(self, protocol: str, address: str, concurrency: int, signature: str = "") -> Load:
         """Return a load with one image per request."""
@@ -253,7 +255,7 @@ PARTS: Mapping[str, Callable[[Stage], dict[str, Metric]]] = {
     "latency": latency,
     "threads": threads,
     "table": table,
-    "engines": lambda stage: engines(stage.base, MODEL, stage.load, stage.rounds),
+    "engines": lambda stage: engines(stage.base, MODEL, stage.load, stage.rounds, stage.before),
     "swap": lambda stage: swap(stage.base, MODEL, stage.engine, stage.load),
 }
 SMALL_PARTS = ("memory", "load")
@@ -274,6 +276,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="embedded", help="As in `regraft serve`.")
     parser.add_argument("--seconds", type=float, default=3.0, help="Seconds per measurement.")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument(
+        "--before", type=Path, help="Checkout of an earlier version, for the engines."
+    )
     parser.add_argument("--requests", type=int, default=50_000, help="Requests of the memory test.")
     parser.add_argument(
         "--load-requests", type=int, default=20_000, help="Good requests of the load with faults."
@@ -291,7 +296,9 @@ def measure(options: argparse.Namespace) -> Measurement:
             shutil.copytree(options.model, base / "1")
         elif options.only not in SMALL_PARTS or options.tune is not None:
             export_model(base / "1", options.backbone, options.image_px, images)
-        stage = Stage(base, options.engine, images, bodies, options.seconds, options.rounds)
+        stage = Stage(
+            base, options.engine, images, bodies, options.seconds, options.rounds, options.before
+        )
         metrics: dict[str, Metric] = {}
         if options.tune is not None:
             load = stage.load

@@ -30,7 +30,9 @@ GOAL = ">= 2"
 REFERENCE = "tf_float32"
 START_S = 600.0
 """Seconds in which a server must be ready: its warm-up requests compile the kernels."""
-UNITS = {"rate": "images/s", "cpu": "ms/image", "client_cpu": "ms/image", "ratio_to_tf": ""}
+BEFORE = "before"
+UNITS = {"rate": "images/s", "cpu": "ms/image", "client_cpu": "ms/image", "ratio_to_tf": "",
+         "ratio_to_before": ""}  # fmt: skip
 
 
 def allow_openvino(folder: Path, network: Any, backbone: str, preprocessing: Preprocessing) -> None:
@@ -57,7 +59,11 @@ def allow_openvino(folder: Path, network: Any, backbone: str, preprocessing: Pre
 
 
 def engines(
-    base: Path, model: str, make_load: Callable[[str, str, int], Load], rounds: int
+    base: Path,
+    model: str,
+    make_load: Callable[[str, str, int], Load],
+    rounds: int,
+    before: Path | None,
 ) -> dict[str, Metric]:
     """Measure the rate of each engine, its ratio to TensorFlow's in float32, and the CPU time.
 
@@ -69,18 +75,24 @@ def engines(
         model: its name.
         make_load: a load of a protocol, an address and a concurrency.
         rounds: each side is measured as often; medians count.
+        before: checkout of an earlier version, whose embedded server is one more side.
     """
     found: dict[str, dict[str, list[float]]] = {}
     with contextlib.ExitStack() as stack:
         servers = {}
-        for name, flags in _sides(base / "1").items():
+        sides = ({BEFORE: []} if before else {}) | _sides(base / "1")
+        for name, flags in sides.items():
             print(f"serving: starting {name}", flush=True)
-            options = ServeOptions(flags=(*batching_flags(), *flags), deadline_s=START_S)
+            options = ServeOptions(
+                flags=(*batching_flags(), *flags),
+                deadline_s=START_S,
+                environment={"PYTHONPATH": str(before.absolute())} if name == BEFORE else {},
+            )
             server = running_server(base, model, "embedded", options)
             try:
                 servers[name] = stack.enter_context(server)
             except RegraftError as error:
-                if name == REFERENCE:
+                if name in (REFERENCE, BEFORE):
                     raise
                 print(f"serving: {name} is left out: {error}", flush=True)
         for number in range(rounds):
@@ -91,7 +103,10 @@ def engines(
                     address = at.grpc if protocol == "grpc" else at.rest
                     values = _measure(make_load(protocol, address, CONCURRENCY), at.pid)
                     rates[name] = values["rate"]
-                    values["ratio_to_tf"] = rates[name] / rates[REFERENCE]
+                    if name != BEFORE:
+                        values["ratio_to_tf"] = rates[name] / rates[REFERENCE]
+                    if before:
+                        values["ratio_to_before"] = rates[name] / rates[BEFORE]
                     series = found.setdefault(f"{name}_{protocol}", {})
                     for kind, value in values.items():
                         series.setdefault(kind, []).append(value)
@@ -104,9 +119,10 @@ def engines(
         for side, values in medians.items()
         for kind, value in values.items()
     }
+    kind = "ratio_to_before" if before else "ratio_to_tf"
     for protocol in ("grpc", "rest"):
-        best = max(medians[f"{name}_{protocol}"]["ratio_to_tf"] for name in servers)
-        metrics[f"best_engine_{protocol}_ratio_to_tf"] = Metric(best, goal=GOAL)
+        best = max(medians[f"{name}_{protocol}"][kind] for name in servers)
+        metrics[f"best_engine_{protocol}_{kind}"] = Metric(best, goal=GOAL if before else "")
     return metrics
 
 
