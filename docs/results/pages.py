@@ -42,6 +42,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "drift": tables.drift,
     "backbones": tables.backbones,
     "ingest_speed": tables.ingest_speed,
+    "ingest_forms": tables.ingest_forms,
     "export_speed": tables.export_speed,
     "serving_metrics": tables.serving_metrics,
     "serving_batching": tables.serving_batching,

@@ -286,6 +286,27 @@ def ingest_speed(results: Results) -> str:
     return markdown(columns, rows)
 
 
+def ingest_forms(results: Results) -> str:
+    """Return the speed of ingest from WebDataset shards and from class folders."""
+    ingest = vars(results["ingest"])
+    rows = []
+    for name, suffix in (
+        ("60,000 Fashion-MNIST PNG", "fashion_mnist"),
+        ("2,000 JPEG of 1280 x 960", "photos"),
+    ):
+        for processes in ("1_process", "2_processes"):
+            case = f"{suffix}_{processes}"
+            ratio = ingest[f"ratio_to_folder_{case}"]
+            rows.append((
+                name, processes[0], f"{ingest[f'folder_{case}']:,.0f} images/s",
+                f"{ingest[f'web_dataset_{case}']:,.0f} images/s", f"{ratio:.2f}", goal(ratio),
+                f"{ingest[f'cpu_ratio_to_folder_{case}']:.2f}",
+            ))  # fmt: skip
+    columns = ("images", "processes", "class folders", "WebDataset", "ratio", "goal",
+               "ratio of CPU time")  # fmt: skip
+    return markdown(columns, rows)
+
+
 def export_speed(results: Results) -> str:
     """Return the time, speed and size of an export."""
     export = results["export"]
