@@ -273,14 +273,16 @@ def _engines(engines: Any) -> list[Row]:
     choices = [getattr(engines, f"{name}_choice_of_best") for name in names]
     rows: list[Row] = [
         (
-            f"forward pass of {label} on a processor with AMX: float32 / bfloat16",
+            f"forward pass of {label}, float32 / bfloat16: TensorFlow; OpenVINO",
             f"{getattr(engines, f'{name}_float32'):.0f} / "
-            f"{getattr(engines, f'{name}_bfloat16'):.0f} images/s",
+            f"{getattr(engines, f'{name}_bfloat16'):.0f} images/s; "
+            f"{getattr(engines, f'{name}_openvino_float32'):.0f} / "
+            f"{getattr(engines, f'{name}_openvino_bfloat16'):.0f} images/s",
             "",
         )
         for name, label in names.items()
     ]
-    chosen = "the precision that extraction chooses, speed relative to the faster one, slowest"
+    chosen = "the engine that extraction chooses, speed relative to the fastest one, slowest"
     return [*rows, (chosen, f"{min(choices):.2f}", goal(choices[0]))]
 
 
