@@ -18,7 +18,7 @@ def write_for_openvino(folder: Path, network: Any) -> bool:
 
     Args:
         folder: the SavedModel.
-        network: the function of the graph that computes it.
+        network: the concrete function of the graph that computes it.
     """
     path = folder / NETWORK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)

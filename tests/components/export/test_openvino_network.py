@@ -8,7 +8,10 @@ import pytest
 import tensorflow as tf
 
 from components.export.openvino_network import write_for_openvino
+from components.export.signatures import traced
 from regraft_core.formats.openvino_files import NETWORK_FILE
+
+SPEC = tf.TensorSpec([None, 4, 4, 3], tf.float32)
 
 
 def test_a_network_that_openvino_cannot_compute_is_left_out_with_one_line(
@@ -16,12 +19,9 @@ def test_a_network_that_openvino_cannot_compute_is_left_out_with_one_line(
 ) -> None:
     (tmp_path / "assets.extra").mkdir()
     (tmp_path / "assets.extra" / "other").touch()
-    spec = tf.TensorSpec([None, 4, 4, 3], tf.float32)
-
-    @tf.function(input_signature=[spec], autograph=False)
-    def network(pixels: tf.Tensor) -> list[tf.Tensor]:
-        return [tf.numpy_function(lambda found: found, [pixels], tf.float32)]
-
+    network = traced(
+        lambda pixels: [tf.numpy_function(lambda found: found, [pixels], tf.float32)], SPEC
+    )
     assert not write_for_openvino(tmp_path, network)
     assert [path.name for path in (tmp_path / "assets.extra").iterdir()] == ["other"]
     (line,) = capsys.readouterr().out.splitlines()
@@ -29,10 +29,7 @@ def test_a_network_that_openvino_cannot_compute_is_left_out_with_one_line(
 
 
 def test_a_network_that_openvino_computes_is_written(tmp_path: Path) -> None:
-    spec = tf.TensorSpec([None, 4, 4, 3], tf.float32)
-    network = tf.function(
-        lambda pixels: [tf.reduce_mean(pixels, [1, 2])], input_signature=[spec], autograph=False
-    )
+    network = traced(lambda pixels: [tf.reduce_mean(pixels, [1, 2])], SPEC)
     assert write_for_openvino(tmp_path, network)
     assert (tmp_path / NETWORK_FILE).exists()
     assert (tmp_path / NETWORK_FILE).with_suffix(".bin").exists()
