@@ -44,14 +44,23 @@ def copy_names(url: str, folder: Path, options: IngestOptions) -> None:
 
 def with_urls(files: Iterable[LabeledFile], url: str, folder: Path) -> Iterator[LabeledFile]:
     """Yield the files of a folder of `copy_names`; those that are empty as URLs of the bucket."""
-    start = f"{folder}{os.sep}"
+    # Annotations name their files by absolute paths, whatever the folder is.
+    start = f"{os.path.abspath(folder)}{os.sep}"
     for file in files:
-        is_image = file.file.startswith(start) and has_image_suffix(file.file)
-        if is_image and not Path(file.file).stat().st_size:
-            name = file.file.removeprefix(start).replace(os.sep, "/")
+        path = os.path.abspath(file.file)
+        if path.startswith(start) and has_image_suffix(path) and _is_empty(path):
+            name = path.removeprefix(start).replace(os.sep, "/")
             yield file._replace(file=f"{url.rstrip('/')}/{name}")
         else:
             yield file
+
+
+def _is_empty(path: str) -> bool:
+    """Return whether a file has no bytes; one that cannot be found is left to its reader."""
+    try:
+        return not Path(path).stat().st_size
+    except OSError:
+        return False
 
 
 def _has_url(name: str, path: str) -> bool:

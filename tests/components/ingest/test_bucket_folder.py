@@ -16,6 +16,7 @@ from components.ingest.sources.folders import LabeledFile
 from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import UnavailableError
+from tests.components.ingest.forms import hugging_face, items_of
 
 OPTIONS = IngestOptions(processes=1, download_attempts=3, download_backoff_s=0)
 
@@ -91,3 +92,26 @@ def test_only_images_with_a_url_are_read_later(flaky: str, tmp_path: Path) -> No
         "a/#1.png": (b"content", False), "a/1.png": (b"", True),
         "ab::c.png": (b"content", False), "labels.csv": (b"content", False),
     }  # fmt: skip
+
+
+def test_an_image_that_only_an_annotation_names_is_quarantined(
+    images: Path, tmp_path: Path
+) -> None:
+    items = [*items_of(images), ("lost.png", "cat", b"")]
+    files = fsspec.filesystem("memory")
+    for path in hugging_face(tmp_path / "named", items).iterdir():
+        if path.name != "lost.png":
+            files.pipe_file(f"/named/{path.name}", path.read_bytes())
+    ingest(["memory://named"], tmp_path / "out", OPTIONS)
+    assert DatasetManifest.read(tmp_path / "out").quarantined == {"missing-file": 1}
+
+
+def test_absolute_names_have_a_url_if_the_folder_is_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.filesystem("memory").pipe_file("/relative/a.png", b"image")
+    monkeypatch.chdir(tmp_path)
+    copy_names("memory://relative", Path("work"), OPTIONS)
+    named = LabeledFile(str(tmp_path / "work" / "a.png"), "a.png", "")
+    (found,) = with_urls([named], "memory://relative", Path("work"))
+    assert found.file == "memory://relative/a.png"
