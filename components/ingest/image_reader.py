@@ -26,8 +26,10 @@ from components.ingest.crops import CLIPPED, CropReader
 from components.ingest.sources.download import read_url
 from components.ingest.sources.download_retry import FetchError, UnreachableError
 from components.ingest.sources.folders import LabeledFile
+from components.ingest.sources.source_context import MAX_IMAGE_BYTES
+from components.ingest.sources.transfer_progress import DownloadSizeError
 from components.ingest.splits.split_keys import split_key, split_of, thresholds
-from components.ingest.spool import MAX_FILE_BYTES, PartReader, SpoolWriter, read_file
+from components.ingest.spool import PartReader, SpoolWriter, read_file
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.runtime.addresses import is_http, is_remote, redact
@@ -38,6 +40,8 @@ BYTES_PER_CHUNK = 16 << 20
 """Of images that are no files of their own; a chunk ends with the one that reaches it."""
 REMOTE_READS = 16
 """Remote files that a worker reads at the same time."""
+BYTES_PER_REMOTE_READ = 16 << 20
+"""Larger remote files are read one at a time, which limits the memory."""
 SPOOL_BYTES = 64 * 1024
 """Smaller images are kept in a spool file, because opening their files again takes longer."""
 
@@ -157,23 +161,33 @@ class _FileReader:
     ) -> Iterator[tuple[LabeledFile, Callable[[], bytes]]]:
         """Yield each file with a function that returns its content, or raises why there is none.
 
-        Remote files are read by several threads, which mostly wait for their servers.
+        Remote files are read by several threads, which mostly wait for their servers. Large ones
+        are read when their content is requested.
         """
         if any(is_remote(file.file) for file in files) and all(file.size is None for file in files):
             yield from zip(files, prefetch_map(self._outcome, files, REMOTE_READS), strict=True)
             return
         for file in files:
-            yield file, partial(self._read, file)
+            yield file, partial(self._read, file, MAX_IMAGE_BYTES)
 
     def _outcome(self, file: LabeledFile) -> Callable[[], bytes]:
         outcome: Future[bytes] = Future()
         try:
-            outcome.set_result(self._read(file))
+            outcome.set_result(self._read(file, BYTES_PER_REMOTE_READ))
+        except DownloadSizeError:
+            return partial(self._read, file, MAX_IMAGE_BYTES)
         except RegraftError as error:
             outcome.set_exception(error)
         return outcome.result
 
-    def _read(self, file: LabeledFile) -> bytes:
+    def _read(self, file: LabeledFile, limit_bytes: int) -> bytes:
+        """Return the content of a file, of at most `limit_bytes` if it is remote.
+
+        Raises:
+            InvalidImageError: it cannot be read.
+            DownloadSizeError: it exceeds a limit below `MAX_IMAGE_BYTES`.
+            UnreachableError: a bucket fails.
+        """
         if file.problem:
             raise InvalidImageError("invalid-row", file.problem)
         if file.data is not None:
@@ -183,10 +197,10 @@ class _FileReader:
         if not is_remote(file.file):
             return read_file(file.file)
         try:
-            return read_url(
-                file.file, self._options, MAX_FILE_BYTES, file.table, self._count_repeated
-            )
+            return read_url(file.file, self._options, limit_bytes, file.table, self._count_repeated)
         except FetchError as error:
+            if isinstance(error, DownloadSizeError) and limit_bytes < MAX_IMAGE_BYTES:
+                raise
             if isinstance(error, UnreachableError) and not is_http(file.file):
                 # A bucket that fails would otherwise become a dataset of a part of its images.
                 raise UnreachableError(f"{redact(file.file)}: {error}") from error

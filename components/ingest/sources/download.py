@@ -85,7 +85,8 @@ def read_url(
         repeated: called before each attempt after the first.
 
     Raises:
-        FetchError: it cannot be downloaded, or exceeds `limit_bytes`.
+        FetchError: it cannot be downloaded.
+        DownloadSizeError: it exceeds `limit_bytes`.
     """
     deadline = Deadline(options.download_deadline_s)
 

@@ -20,7 +20,7 @@ import urllib3
 from components.ingest.sources.download_retry import Deadline, FetchError, TransientError
 from components.ingest.sources.html_pages import refuse_page
 from components.ingest.sources.remote_hosts import RefusedHostError, limited_session
-from components.ingest.sources.transfer_progress import Advance
+from components.ingest.sources.transfer_progress import Advance, DownloadSizeError
 from regraft_core.formats.manifest_storage import write_text
 from regraft_core.formats.options.ingest import IngestOptions
 
@@ -198,7 +198,8 @@ def read_http(
 
     Raises:
         TransientError: another attempt may succeed.
-        FetchError: no other attempt will, or the content exceeds `limit_bytes`.
+        FetchError: no other attempt will.
+        DownloadSizeError: the content exceeds `limit_bytes`.
     """
     with open_response(url, options, deadline, table=table) as response:
         if response.status_code != 200:
@@ -207,7 +208,7 @@ def read_http(
         for block in _blocks(response, deadline, decode=True):
             data += block
             if len(data) > limit_bytes:
-                raise FetchError(f"expected at most {limit_bytes} bytes, received more")
+                raise DownloadSizeError(f"expected at most {limit_bytes} bytes, received more")
     return bytes(data)
 
 

@@ -13,7 +13,7 @@ from components.ingest.sources.download_retry import (
     TransientError,
     with_retries,
 )
-from components.ingest.sources.transfer_progress import Advance
+from components.ingest.sources.transfer_progress import Advance, DownloadSizeError
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
@@ -86,15 +86,18 @@ def read_object(url: str, limit_bytes: int) -> bytes:
 
     Raises:
         TransientError: another attempt may succeed.
-        FetchError: no other attempt will, or the content exceeds `limit_bytes`.
+        FetchError: no other attempt will.
+        DownloadSizeError: the content exceeds `limit_bytes`.
     """
     store, path = open_store_uri(url)
 
     def read() -> bytes:
         with store.open(path, "rb") as source:
-            data: bytes = source.read(limit_bytes + 1)
-        if len(data) > limit_bytes:
-            raise FetchError(f"expected at most {limit_bytes} bytes, received more")
+            # Stores read ahead, so that a large object is refused by its size, if that is known.
+            size = getattr(source, "size", None) or 0
+            data: bytes = b"" if size > limit_bytes else source.read(limit_bytes + 1)
+        if max(size, len(data)) > limit_bytes:
+            raise DownloadSizeError(f"expected at most {limit_bytes} bytes, received more")
         return data
 
     return _attempt(read)

@@ -12,7 +12,7 @@ from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.runtime.errors import InputError
 
 MAX_IMAGE_BYTES = 256 << 20
-"""Of an image that is no file of its own."""
+"""Of an image that is no local file of its own."""
 
 
 @dataclass(frozen=True)

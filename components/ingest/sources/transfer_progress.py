@@ -19,7 +19,7 @@ Advance = Callable[[int, int | None], None]
 
 
 class DownloadSizeError(FetchError):
-    """The file exceeds the limit of downloads."""
+    """The file exceeds a limit of bytes."""
 
 
 def limited(advance: Advance, limit_bytes: int, before_bytes: int = 0) -> Advance:

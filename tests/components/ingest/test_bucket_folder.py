@@ -10,6 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from components.ingest import image_reader
 from components.ingest.ingest import ingest
 from components.ingest.sources.bucket_folder import copy_names, with_urls
 from components.ingest.sources.folders import LabeledFile
@@ -115,3 +116,19 @@ def test_absolute_names_have_a_url_if_the_folder_is_relative(
     named = LabeledFile(str(tmp_path / "work" / "a.png"), "a.png", "")
     (found,) = with_urls([named], "memory://relative", Path("work"))
     assert found.file == "memory://relative/a.png"
+
+
+def test_large_images_are_read_one_at_a_time_up_to_a_limit(
+    flaky: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_reader, "BYTES_PER_REMOTE_READ", 10)
+    monkeypatch.setattr(image_reader, "MAX_IMAGE_BYTES", 20_000)
+    files = fsspec.filesystem("flaky")
+    files.pipe_file("/set/circle/large.png", b"\0" * 20_001)
+    try:
+        found = ingest([flaky], tmp_path / "out", OPTIONS)
+    finally:
+        files.rm("/set/circle/large.png")
+    assert found.digest == DatasetManifest.read(dataset).digest
+    assert found.quarantined == {"unreadable": 1}
+    assert len(Flaky.opened) == 2 * 121
