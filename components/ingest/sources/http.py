@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -149,7 +149,7 @@ class HttpBlocks:
         self._url, self._options, self._deadline = url, options, deadline
         self._version = Validator()
 
-    def read_from(self, start: int) -> Iterator[bytes]:
+    def read_from(self, start: int) -> Generator[bytes, None, None]:
         """Yield the blocks of the file after its first `start` bytes.
 
         A server without ranges sends all of them again; they are skipped.
@@ -172,7 +172,7 @@ class HttpBlocks:
                 skipped = max(0, skipped - len(block))
 
     def close(self) -> None:
-        """Do nothing: each request closes its connection."""
+        """Do nothing: the generators of blocks close their connections."""
 
     def _skipped_bytes(self, response: requests.Response, start: int) -> int:
         """Return how many bytes of the body were read before; note the version and the size."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -116,7 +116,7 @@ class ObjectBlocks:
         self._deadline = deadline
         self._file: Any = None
 
-    def read_from(self, start: int) -> Iterator[bytes]:
+    def read_from(self, start: int) -> Generator[bytes, None, None]:
         """Yield the blocks of the object after its first `start` bytes.
 
         The object stays open, so that stores with versions refuse to go on with another one.

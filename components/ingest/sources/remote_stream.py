@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from components.ingest.sources.download_retry import (
     Deadline,
@@ -48,7 +48,7 @@ class RemoteStream:
         self._file, self._name = file, name
         self._options, self._deadline = options, deadline
         self._check = limited(lambda *_: None, options.max_download_bytes)
-        self._blocks: Iterator[bytes] | None = None
+        self._blocks: Generator[bytes, None, None] | None = None
         self._received = 0
         self._rest = memoryview(b"")
 
@@ -81,7 +81,9 @@ class RemoteStream:
 
     def close(self) -> None:
         """Close the connection."""
-        self._blocks = None
+        if self._blocks is not None:
+            self._blocks.close()
+            self._blocks = None
         self._file.close()
 
     def _receive(self) -> bytes:

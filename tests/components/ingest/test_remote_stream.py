@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import requests
 
 from components.ingest.ingest import ingest
 from components.ingest.sources.remote_stream import open_remote
@@ -85,6 +86,19 @@ def test_the_start_is_read_before_the_rest_arrives(web: Web) -> None:
     with open_remote(url, options()) as stream:
         assert stream.read(65_536) == DATA[:65_536]
         assert stream.size == len(DATA)
+
+
+def test_a_stream_that_is_not_read_to_its_end_closes_its_response(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    close = requests.Response.close
+    monkeypatch.setattr(requests.Response, "close", lambda response: closed.append(close(response)))
+    with open_remote(web.plan("/a", Reply(DATA, send=len(DATA))), options()) as stream:
+        stream.read(9)
+        blocks = stream._blocks  # A reference to them, as a traceback has, keeps them open.
+    assert blocks is not None
+    assert len(closed) == 1
 
 
 def test_an_object_of_a_store_is_read_in_parts() -> None:
