@@ -38,10 +38,11 @@ WORTHWHILE = 1.5
 
 @dataclass(frozen=True)
 class GrownPenalties:
-    """The members with penalties `factor` times those of before, and the temperature of their mean.
+    """The members with penalties `factor` times those of before.
 
-    `loss` is the log loss of the held-out images, by a fit of `rows` rows. `weights` are the last
-    classifier, without the temperature; further fits start from its `solutions`.
+    They were compared on held-out images: `loss` is the log loss of these, by a fit of `rows` rows.
+    `weights` are the last classifier, which may be of more rows, without its `temperature`; further
+    fits start from its `solutions`.
     """
 
     members: list[Trial]
@@ -128,7 +129,8 @@ def grow_in_time(
     if judge is None:
         return grown
     temperature, loss = judge.measure(weights)
-    return replace(grown, temperature=temperature, loss=loss, rows=len(kept))
+    log_progress(f"head: log loss {loss:.4f} of these images by a fit of {len(kept)} rows")
+    return replace(grown, temperature=temperature)
 
 
 def _hold_out(rows: HeadRows, compared: int, options: HeadOptions) -> NDArray[np.int64]:

@@ -70,8 +70,8 @@ def test_with_enough_time_the_head_is_the_same() -> None:
 def test_of_many_rows_all_are_fitted_but_those_that_penalties_are_compared_on() -> None:
     rows, others, time = blobs(1500, seed=0), blobs(2000, seed=1), HeadTime(ENOUGH_S, Clock())
     head = solve_head({"gap": rows}, CLASSES, None, OPTIONS, time)
-    assert head.grown is not None and head.grown.rows == 1500 - 600 // 5
-    assert time.skipped == []
+    assert head.grown is not None and head.grown.rows == 600 - 600 // 5, "of the comparison"
+    assert (time.rows, time.skipped) == (1500 - 600 // 5, [])
     assert fit_temperature(logits(head, others), others.labels) == pytest.approx(1.0, abs=0.2)
 
 
