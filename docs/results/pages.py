@@ -21,33 +21,33 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from docs.results import benchmarks, tables
+from docs.results import benchmarks, data_tables, serving_tables, training_tables
 from docs.results.values import ROOT, Results, load_results, tiny
 from regraft_core.runtime.container_image import IMAGE
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
     "benchmarks": benchmarks.benchmarks,
     "missed_goals": benchmarks.missed_goals,
-    "training_speed": tables.training_speed,
-    "training_limits": tables.training_limits,
-    "training_scaling": tables.training_scaling,
-    "accuracy": tables.accuracy,
-    "familiarity": tables.familiarity,
-    "coverage": tables.coverage,
-    "abstention": tables.abstention,
-    "label_choices": tables.label_choices,
-    "label_intervals": tables.label_intervals,
-    "head_penalties": tables.head_penalties,
-    "scale_catalog": tables.scale_catalog,
-    "drift": tables.drift,
-    "backbones": tables.backbones,
-    "ingest_speed": tables.ingest_speed,
-    "ingest_forms": tables.ingest_forms,
-    "export_speed": tables.export_speed,
-    "serving_metrics": tables.serving_metrics,
-    "serving_batching": tables.serving_batching,
-    "local_orchestration": tables.local_orchestration,
-    "review": tables.review,
+    "training_speed": training_tables.training_speed,
+    "training_limits": training_tables.training_limits,
+    "training_scaling": training_tables.training_scaling,
+    "accuracy": training_tables.accuracy,
+    "familiarity": serving_tables.familiarity,
+    "coverage": serving_tables.coverage,
+    "abstention": serving_tables.abstention,
+    "label_choices": training_tables.label_choices,
+    "label_intervals": serving_tables.label_intervals,
+    "head_penalties": training_tables.head_penalties,
+    "scale_catalog": data_tables.scale_catalog,
+    "drift": serving_tables.drift,
+    "backbones": training_tables.backbones,
+    "ingest_speed": data_tables.ingest_speed,
+    "ingest_forms": data_tables.ingest_forms,
+    "export_speed": serving_tables.export_speed,
+    "serving_metrics": serving_tables.serving_metrics,
+    "serving_batching": serving_tables.serving_batching,
+    "local_orchestration": data_tables.local_orchestration,
+    "review": data_tables.review,
 }
 _TABLE = re.compile(
     r"(?P<start><!-- results: (?P<name>\w+) -->\n).*?(?P<end><!-- end of results -->)", re.DOTALL

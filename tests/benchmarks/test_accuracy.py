@@ -14,7 +14,7 @@ from benchmarks.accuracy_heads import write_rows
 from benchmarks.accuracy_images import PHOTOS, write_faces, write_photos
 from benchmarks.accuracy_process import Outcome, Settings, measure_here
 from benchmarks.result import Metric
-from docs.results.tables import accuracy
+from docs.results.training_tables import accuracy
 from docs.results.values import load_results
 from regraft_core.formats.manifests.dataset import DatasetManifest
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.backbones import LEAST_ROUNDS, Way, measure_within, shortest_times
 from benchmarks.result import Metric
-from docs.results.tables import backbones
+from docs.results.training_tables import backbones
 from docs.results.values import Value
 
 
