@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regraft.cli.options.json_flag import JsonFlag
 from regraft.cli.options.ray_option import RayOption
 from regraft_core.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from regraft.bulk.prediction import Predictions
+    from regraft_client.predict_files import FilePrediction, PredictOptions
+
+Progress = Callable[[int, int | None], None] | None
+"""What moves a progress bar; None without a terminal."""
 
 
 def serve(
@@ -161,22 +168,9 @@ def predict(
 
     Example: regraft predict ./images --server grpc://127.0.0.1:8500 --model digits
     """
-    from pipelines.local.ray_runs import check_ray_address, using_ray
-    from regraft.cli.console_output import (
-        print_line,
-        print_predictions,
-        progress_bar,
-        progress_on_stderr,
-    )
-    from regraft_client.errors import ModelNotFoundError, NotFoundError
-    from regraft_client.predict_files import (
-        PredictOptions,
-        as_csv,
-        as_json,
-        decision_columns,
-        predict_files,
-        read_class_names,
-    )
+    from pipelines.local.ray_runs import check_ray_address
+    from regraft.cli.console_output import progress_bar
+    from regraft_client.predict_files import PredictOptions
 
     if (server is None) == (model_dir is None):
         raise InputError(f"expected --server or --model-dir, got {'both' if server else 'neither'}")
@@ -186,45 +180,94 @@ def predict(
         raise InputError(f"--{option}: expected --model-dir with it, got --server")
     if output and (json or csv):
         raise InputError("--output: expected no --json and no --csv with it; it writes Parquet")
+    if server is None and (model or version is not None or version_label):
+        raise InputError("--model, --version and --version-label: expected only with --server; "
+                         "--model-dir may be the folder of a version")  # fmt: skip
+    if output:
+        _predict_into(output, images, str(model_dir), serving_engine, ray)
+        return
     options = PredictOptions(
         concurrency=concurrency, timeout_s=timeout_s, version=version, label=version_label
     )
-    classes: Sequence[str] = ()
     with progress_bar("images") as progress:
         if server is not None:
             name = model or "regraft"
-            try:
-                results = predict_files(images, server, name, options, progress)
-                named = json or {"label_set", "selected"} & {*decision_columns(results)}
-                classes = read_class_names(server, name, options, results) if named else ()
-            except ModelNotFoundError as error:
-                raise InputError(
-                    f"--model {name}: not found on the server: {error.message}"
-                ) from error
-            except NotFoundError as error:
-                option = _target_option(name, version, version_label)
-                raise InputError(f"{option}: not found on the server: {error.message}") from error
-        elif model or version is not None or version_label:
-            raise InputError("--model, --version and --version-label: expected only with --server; "
-                             "--model-dir may be the folder of a version")  # fmt: skip
-        elif output:
-            from regraft.bulk.parquet_output import predict_into
-            from regraft.bulk.prediction import PredictionSetup
-
-            setup = PredictionSetup(str(model_dir), serving_engine)
-            with using_ray(ray), progress_on_stderr():
-                written = predict_into(images, setup, output, progress)
-            kept = f"; {written.kept_parts} parts were there already" * bool(written.kept_parts)
-            print_line(f"{written.images} images predicted to {output}{kept}")
-            if written.errors:
-                raise InputError(f"{written.errors} of {written.images} images were refused; the "
-                                 f"column error of {output} has the reasons")  # fmt: skip
-            return
+            classes, results = _predict_on(server, images, name, options, progress, named=json)
         else:
-            from regraft.bulk.prediction import predict_here
+            classes, results = _predict_here(images, str(model_dir), serving_engine, ray, progress)
+    _print_results(results, classes, json=json, csv=csv)
 
-            with using_ray(ray), progress_on_stderr():
-                classes, results = predict_here(images, str(model_dir), serving_engine, progress)
+
+def _predict_into(
+    output: str, images: Sequence[str], model_dir: str, engine: str, ray: str
+) -> None:
+    """Predict images with a local model into Parquet files.
+
+    Raises:
+        InputError: images were refused; the others are in the files.
+    """
+    from pipelines.local.ray_runs import using_ray
+    from regraft.bulk.parquet_output import predict_into
+    from regraft.bulk.prediction import PredictionSetup
+    from regraft.cli.console_output import print_line, progress_bar, progress_on_stderr
+
+    setup = PredictionSetup(model_dir, engine)
+    with progress_bar("images") as progress, using_ray(ray), progress_on_stderr():
+        written = predict_into(images, setup, output, progress)
+    kept = f"; {written.kept_parts} parts were there already" * bool(written.kept_parts)
+    print_line(f"{written.images} images predicted to {output}{kept}")
+    if written.errors:
+        raise InputError(f"{written.errors} of {written.images} images were refused; the "
+                         f"column error of {output} has the reasons")  # fmt: skip
+
+
+def _predict_here(
+    images: Sequence[str], model_dir: str, engine: str, ray: str, progress: Progress
+) -> Predictions:
+    """Return the classes and the predictions of a local model."""
+    from pipelines.local.ray_runs import using_ray
+    from regraft.bulk.prediction import predict_here
+    from regraft.cli.console_output import progress_on_stderr
+
+    with using_ray(ray), progress_on_stderr():
+        return predict_here(images, model_dir, engine, progress)
+
+
+def _predict_on(
+    server: str, images: Sequence[str], model: str, options: PredictOptions, progress: Progress,
+    *, named: bool,
+) -> Predictions:  # fmt: skip
+    """Return the classes, empty if nothing but `named` needs them, and a server's predictions.
+
+    Raises:
+        InputError: the server has no such model or version.
+    """
+    from regraft_client.errors import ModelNotFoundError, NotFoundError
+    from regraft_client.predict_files import decision_columns, predict_files, read_class_names
+
+    try:
+        results = predict_files(images, server, model, options, progress)
+        named = named or bool({"label_set", "selected"} & {*decision_columns(results)})
+        classes = read_class_names(server, model, options, results) if named else ()
+    except ModelNotFoundError as error:
+        raise InputError(f"--model {model}: not found on the server: {error.message}") from error
+    except NotFoundError as error:
+        option = _target_option(model, options.version, options.label)
+        raise InputError(f"{option}: not found on the server: {error.message}") from error
+    return classes, results
+
+
+def _print_results(
+    results: Sequence[FilePrediction], classes: Sequence[str], *, json: bool, csv: bool
+) -> None:
+    """Print predictions.
+
+    Raises:
+        InputError: images were refused.
+    """
+    from regraft.cli.console_output import print_predictions
+    from regraft_client.predict_files import as_csv, as_json
+
     if json or csv:
         text = as_json(results, classes) if json else as_csv(results, classes)
         print(text, end="" if csv else "\n")
