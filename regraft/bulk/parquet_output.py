@@ -8,6 +8,7 @@ which images and model it is, and whether it is finished; a second run keeps its
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -35,13 +36,14 @@ from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.local_processes import LocalProcesses
 from regraft_core.parallel.ray_executor import ray_executor
-from regraft_core.runtime.addresses import local_path, redact
+from regraft_core.runtime.addresses import local_path, redact, refuse_credentials
 from regraft_core.runtime.errors import InputError, UnavailableError
 from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
 from regraft_core.runtime.safe_files import replaced_file
 
 SUFFIX = ".parquet"
 IMAGES_PER_PART = 64 * IMAGES_PER_TASK
+_PART_FILE = re.compile(rf"part-\d{{5,}}{re.escape(SUFFIX)}")
 STATE_FILE = "_predictions.json"
 """Programs that read a folder of Parquet files ignore names with an underscore."""
 
@@ -93,6 +95,7 @@ def predict_into(
     check_parquet()
     if is_store_uri(output):
         check_scheme("output", output)
+        refuse_credentials("output", output)
     listed = list_images(images)
     first = next(listed, None)
     if first is None:
@@ -232,9 +235,10 @@ def _write_folder(
     for part, table in work.tables(listed, executor, stored):
         folder.write_table(part.file, table)
     # Parts of images that were removed since an earlier run.
-    kept = {STATE_FILE, *(f"part-{number:05d}{SUFFIX}" for number in range(work.parts))}
-    for name in sorted(names - kept):
-        folder.remove(name)
+    written = {f"part-{number:05d}{SUFFIX}" for number in range(work.parts)}
+    for name in sorted(names - written):
+        if _PART_FILE.fullmatch(name):
+            folder.remove(name)
     state |= {"finished": True, "parts": work.parts, "rows": work.images, "errors": work.errors}
     folder.write(STATE_FILE, json.dumps(state, indent=2).encode())
 
