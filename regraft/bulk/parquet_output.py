@@ -12,14 +12,14 @@ import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from regraft.bulk.image_listing import ListedImage, list_images
 from regraft.bulk.output_folder import OutputFolder
-from regraft.bulk.prediction import IMAGES_PER_TASK, PredictionSetup, no_image
+from regraft.bulk.prediction import IMAGES_PER_TASK, PredictionSetup, in_groups, no_image
 from regraft.bulk.prediction_rows import (
     ERRORS,
     KEY,
@@ -28,7 +28,7 @@ from regraft.bulk.prediction_rows import (
     check_parquet,
     prepare_rows,
 )
-from regraft.model_folder import find_model_folder
+from regraft.model_folder import find_model_folder, pinned_version
 from regraft_core.formats.content_store import explained
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests.model import ModelManifest
@@ -36,7 +36,7 @@ from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.local_processes import LocalProcesses
 from regraft_core.parallel.ray_executor import ray_executor
-from regraft_core.runtime.addresses import local_path, redact, refuse_credentials
+from regraft_core.runtime.addresses import is_remote, local_path, redact, refuse_credentials
 from regraft_core.runtime.errors import InputError, UnavailableError
 from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
 from regraft_core.runtime.safe_files import replaced_file
@@ -69,10 +69,6 @@ class _Part:
     def file(self) -> str:
         return f"part-{self.number:05d}{SUFFIX}"
 
-    def tasks(self) -> Iterator[list[str]]:
-        for start in range(0, len(self.names), IMAGES_PER_TASK):
-            yield self.names[start : start + IMAGES_PER_TASK]
-
 
 def predict_into(
     images: Sequence[str],
@@ -101,6 +97,7 @@ def predict_into(
     if first is None:
         raise no_image(images)
     listed = chain([first], listed)
+    setup = replace(setup, model_dir=pinned_version(setup.model_dir))
     work = _Work(_identify(images, setup), setup, progress)
     with ray_executor(None, setup.model_dir, *images) as connected:
         executor = connected or LocalProcesses()
@@ -118,8 +115,9 @@ def _identify(images: Sequence[str], setup: PredictionSetup) -> dict[str, Any]:
         exported = (folder / SavedModelManifest.file_name).is_file()
         manifest = (SavedModelManifest if exported else ModelManifest).read(folder)
     return {
-        "images": [redact(str(one)) for one in images], "model": manifest.digest,
-        "engine": setup.engine,
+        "images": [redact(one) if is_remote(one) else str(local_path(one).absolute())
+                   for one in images],
+        "model": manifest.digest, "engine": setup.engine,
     }  # fmt: skip
 
 
@@ -152,7 +150,7 @@ class _Work:
                 metadata = stored(part)
                 if metadata is None:
                     pending.append(part)
-                    yield from part.tasks()
+                    yield from in_groups(part.names, IMAGES_PER_TASK)
                 else:
                     self.kept_parts += 1
                     self._count(len(part.names), int(metadata[ERRORS]))
@@ -167,12 +165,10 @@ class _Work:
                 rows = []
 
     def _split(self, listed: Iterator[ListedImage]) -> Iterator[_Part]:
-        number = 0
-        while images := list(islice(listed, IMAGES_PER_PART)):
+        for number, images in enumerate(in_groups(listed, IMAGES_PER_PART)):
             # As ASCII, because a name need not be valid UTF-8.
             key = digest_of(json.dumps([self.identity, images]))
             yield _Part(number, [image.name for image in images], key)
-            number += 1
 
     def _count(self, images: int, errors: int) -> None:
         self.images, self.errors = self.images + images, self.errors + errors

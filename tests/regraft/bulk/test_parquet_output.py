@@ -131,8 +131,9 @@ def test_a_folder_is_resumed(
 
 
 def test_something_else_in_the_folder_stays(
-    images: Path, setup: PredictionSetup, trained: Trained, tmp_path: Path
-) -> None:
+    images: Path, thirty: Path, setup: PredictionSetup, trained: Trained, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
@@ -141,13 +142,17 @@ def test_something_else_in_the_folder_stays(
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
     out = str(tmp_path / "out")
     (images / os.fsdecode(b"\xff.png")).write_bytes(b"no image")
-    assert predict_into([str(images)], setup, out, None).errors == 2
+    monkeypatch.chdir(tmp_path)
+    assert predict_into(["images"], setup, out, None).errors == 2
     for changed in (
         PredictionSetup(str(trained.candidates["top"]), "tf"),
         PredictionSetup(setup.model_dir, "auto"),
     ):
         with pytest.raises(InputError, match="choose another one"):
             predict_into([str(images)], changed, out, None)
+    monkeypatch.chdir(thirty.parent)  # has other images of this name
+    with pytest.raises(InputError, match="choose another one"):
+        predict_into(["images"], setup, out, None)
 
 
 def test_from_a_bucket_into_a_bucket(
