@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.bulk.image_listing import ListedImage, list_images
+from regraft.bulk.output_file import output_file
 from regraft.bulk.output_folder import OutputFolder
 from regraft.bulk.prediction import IMAGES_PER_TASK, PredictionSetup, in_groups, no_image
 from regraft.bulk.prediction_rows import (
@@ -29,7 +30,6 @@ from regraft.bulk.prediction_rows import (
     prepare_rows,
 )
 from regraft.model_folder import find_model_folder, pinned_version
-from regraft_core.formats.content_store import explained
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.manifests.saved_model import SavedModelManifest
@@ -37,9 +37,8 @@ from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.local_processes import LocalProcesses
 from regraft_core.parallel.ray_executor import ray_executor
 from regraft_core.runtime.addresses import is_remote, local_path, redact, refuse_credentials
-from regraft_core.runtime.errors import InputError, UnavailableError
-from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
-from regraft_core.runtime.safe_files import replaced_file
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import check_scheme, is_store_uri
 
 SUFFIX = ".parquet"
 IMAGES_PER_PART = 64 * IMAGES_PER_TASK
@@ -180,31 +179,9 @@ def _write_file(
     output: str, work: _Work, executor: Executor, listed: Iterator[ListedImage]
 ) -> None:
     """Write all rows to one file, which appears at the end."""
-    from pyarrow import parquet
-
-    def write(file: Any) -> None:
-        schema = as_table([]).schema.remove_metadata()
-        with parquet.ParquetWriter(file, schema) as writer:
-            for _, table in work.tables(listed, executor):
-                writer.write_table(table.replace_schema_metadata())
-
-    try:
-        if is_store_uri(output):
-            store, path = open_store_uri(output)
-            with tempfile.NamedTemporaryFile(prefix="regraft-predictions-") as local:
-                write(local)
-                local.flush()
-                with explained(output):
-                    store.put_file(local.name, path)
-        else:
-            target = local_path(output)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with replaced_file(target) as file:
-                write(file)
-    except OSError as error:
-        raise UnavailableError(
-            f"output: cannot write {output}: {error.strerror or error}"
-        ) from error
+    with output_file(output, as_table([]).schema.remove_metadata()) as write:
+        for _, table in work.tables(listed, executor):
+            write(table.replace_schema_metadata())
 
 
 def _write_folder(
