@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.local.run import LOG_FILE
 from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.manifests.saved_model import SavedModelManifest
-from regraft_core.formats.published_versions import GRAPH_FILE, resolve_version
+from regraft_core.formats.published_versions import GRAPH_FILE, locate_version, resolve_version
 from regraft_core.formats.version_names import version_names
 from regraft_core.runtime.addresses import is_remote, local_path
 from regraft_core.runtime.errors import InputError
@@ -50,6 +50,19 @@ def find_model_folder(path: str | os.PathLike[str], work: Path) -> Path:
     if (folder / LOG_FILE).is_file():
         raise InputError(f"{folder}: the run did not finish, so it has no model; see {LOG_FILE}")
     raise InputError(f"expected {EXPECTED}, got the folder {folder}")
+
+
+def pinned_version(path: str | os.PathLike[str]) -> str:
+    """Return the folder or URL of the version that `path` refers to now, even if others follow.
+
+    Raises:
+        InputError: as `find_model_folder`; for a URL, only that its store does not respond.
+    """
+    source = published_by(path)
+    if not is_store_uri(source):
+        return str(find_model_folder(source, Path()))
+    located = locate_version(source)
+    return located[0] if located else source
 
 
 def plain_path(path: str | os.PathLike[str]) -> str:

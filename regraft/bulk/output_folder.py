@@ -29,15 +29,17 @@ class OutputFolder:
             self._folder = local_path(location)
 
     def names(self) -> set[str]:
-        """Return the names in the folder; none if it does not exist. Hidden files are ignored."""
+        """Return the names in the folder; none if it does not exist. Hidden files are ignored.
+
+        The name of a subfolder ends in a slash; in a bucket, its files are named instead.
+        """
         with explained(self.location):
             if self._remote:
                 self._store.invalidate_cache()
                 found = [path[len(self._base) + 1 :] for path in self._store.find(self._base)]
             else:
-                found = (
-                    [one.name for one in self._folder.iterdir()] if self._folder.exists() else []
-                )
+                entries = self._folder.iterdir() if self._folder.exists() else ()
+                found = [one.name + "/" * one.is_dir() for one in entries]
         return {name for name in found if not name.startswith(".")}
 
     def read(self, name: str) -> bytes:

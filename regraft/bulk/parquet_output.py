@@ -8,17 +8,19 @@ which images and model it is, and whether it is finished; a second run keeps its
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from regraft.bulk.image_listing import ListedImage, list_images
+from regraft.bulk.output_file import output_file
 from regraft.bulk.output_folder import OutputFolder
-from regraft.bulk.prediction import IMAGES_PER_TASK, PredictionSetup, no_image
+from regraft.bulk.prediction import IMAGES_PER_TASK, PredictionSetup, in_groups, no_image
 from regraft.bulk.prediction_rows import (
     ERRORS,
     KEY,
@@ -27,21 +29,20 @@ from regraft.bulk.prediction_rows import (
     check_parquet,
     prepare_rows,
 )
-from regraft.model_folder import find_model_folder
-from regraft_core.formats.content_store import explained
+from regraft.model_folder import find_model_folder, pinned_version
 from regraft_core.formats.manifest_storage import digest_of
 from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.manifests.saved_model import SavedModelManifest
 from regraft_core.parallel.executor import Executor
 from regraft_core.parallel.local_processes import LocalProcesses
 from regraft_core.parallel.ray_executor import ray_executor
-from regraft_core.runtime.addresses import local_path, redact
-from regraft_core.runtime.errors import InputError, UnavailableError
-from regraft_core.runtime.object_stores import check_scheme, is_store_uri, open_store_uri
-from regraft_core.runtime.safe_files import replaced_file
+from regraft_core.runtime.addresses import is_remote, local_path, redact, refuse_credentials
+from regraft_core.runtime.errors import InputError
+from regraft_core.runtime.object_stores import check_scheme, is_store_uri
 
 SUFFIX = ".parquet"
 IMAGES_PER_PART = 64 * IMAGES_PER_TASK
+_PART_FILE = re.compile(rf"part-\d{{5,}}{re.escape(SUFFIX)}")
 STATE_FILE = "_predictions.json"
 """Programs that read a folder of Parquet files ignore names with an underscore."""
 
@@ -67,10 +68,6 @@ class _Part:
     def file(self) -> str:
         return f"part-{self.number:05d}{SUFFIX}"
 
-    def tasks(self) -> Iterator[list[str]]:
-        for start in range(0, len(self.names), IMAGES_PER_TASK):
-            yield self.names[start : start + IMAGES_PER_TASK]
-
 
 def predict_into(
     images: Sequence[str],
@@ -93,11 +90,13 @@ def predict_into(
     check_parquet()
     if is_store_uri(output):
         check_scheme("output", output)
+        refuse_credentials("output", output)
     listed = list_images(images)
     first = next(listed, None)
     if first is None:
         raise no_image(images)
     listed = chain([first], listed)
+    setup = replace(setup, model_dir=pinned_version(setup.model_dir))
     work = _Work(_identify(images, setup), setup, progress)
     with ray_executor(None, setup.model_dir, *images) as connected:
         executor = connected or LocalProcesses()
@@ -115,8 +114,9 @@ def _identify(images: Sequence[str], setup: PredictionSetup) -> dict[str, Any]:
         exported = (folder / SavedModelManifest.file_name).is_file()
         manifest = (SavedModelManifest if exported else ModelManifest).read(folder)
     return {
-        "images": [redact(str(one)) for one in images], "model": manifest.digest,
-        "engine": setup.engine,
+        "images": [redact(one) if is_remote(one) else str(local_path(one).absolute())
+                   for one in images],
+        "model": manifest.digest, "engine": setup.engine,
     }  # fmt: skip
 
 
@@ -149,7 +149,7 @@ class _Work:
                 metadata = stored(part)
                 if metadata is None:
                     pending.append(part)
-                    yield from part.tasks()
+                    yield from in_groups(part.names, IMAGES_PER_TASK)
                 else:
                     self.kept_parts += 1
                     self._count(len(part.names), int(metadata[ERRORS]))
@@ -164,12 +164,10 @@ class _Work:
                 rows = []
 
     def _split(self, listed: Iterator[ListedImage]) -> Iterator[_Part]:
-        number = 0
-        while images := list(islice(listed, IMAGES_PER_PART)):
+        for number, images in enumerate(in_groups(listed, IMAGES_PER_PART)):
             # As ASCII, because a name need not be valid UTF-8.
             key = digest_of(json.dumps([self.identity, images]))
             yield _Part(number, [image.name for image in images], key)
-            number += 1
 
     def _count(self, images: int, errors: int) -> None:
         self.images, self.errors = self.images + images, self.errors + errors
@@ -181,31 +179,9 @@ def _write_file(
     output: str, work: _Work, executor: Executor, listed: Iterator[ListedImage]
 ) -> None:
     """Write all rows to one file, which appears at the end."""
-    from pyarrow import parquet
-
-    def write(file: Any) -> None:
-        schema = as_table([]).schema.remove_metadata()
-        with parquet.ParquetWriter(file, schema) as writer:
-            for _, table in work.tables(listed, executor):
-                writer.write_table(table.replace_schema_metadata())
-
-    try:
-        if is_store_uri(output):
-            store, path = open_store_uri(output)
-            with tempfile.NamedTemporaryFile(prefix="regraft-predictions-") as local:
-                write(local)
-                local.flush()
-                with explained(output):
-                    store.put_file(local.name, path)
-        else:
-            target = local_path(output)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with replaced_file(target) as file:
-                write(file)
-    except OSError as error:
-        raise UnavailableError(
-            f"output: cannot write {output}: {error.strerror or error}"
-        ) from error
+    with output_file(output, as_table([]).schema.remove_metadata()) as write:
+        for _, table in work.tables(listed, executor):
+            write(table.replace_schema_metadata())
 
 
 def _write_folder(
@@ -232,9 +208,10 @@ def _write_folder(
     for part, table in work.tables(listed, executor, stored):
         folder.write_table(part.file, table)
     # Parts of images that were removed since an earlier run.
-    kept = {STATE_FILE, *(f"part-{number:05d}{SUFFIX}" for number in range(work.parts))}
-    for name in sorted(names - kept):
-        folder.remove(name)
+    written = {f"part-{number:05d}{SUFFIX}" for number in range(work.parts)}
+    for name in sorted(names - written):
+        if _PART_FILE.fullmatch(name):
+            folder.remove(name)
     state |= {"finished": True, "parts": work.parts, "rows": work.images, "errors": work.errors}
     folder.write(STATE_FILE, json.dumps(state, indent=2).encode())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TypeVar
 
 from components.ingest.sources.download import read_url
 from regraft.bulk.image_listing import list_images
+from regraft.model_folder import pinned_version
 from regraft_client.image_files import to_served
 from regraft_client.predict_files import MAX_FILE_BYTES, FilePrediction
 from regraft_core.formats.options.ingest import IngestOptions
@@ -24,6 +26,7 @@ REMOTE_READS = 16
 """Objects of a bucket that are read at the same time."""
 Predictions = tuple[tuple[str, ...], list[FilePrediction]]
 """The classes of a model, and its predictions."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ def predict_here(
                 if progress:
                     progress(len(results), len(names))
             return model.classes, results
-        parts = executor.map_prepared(prepare_prediction, setup, _parts(names), "predict")
+        # A version that is published meanwhile must not be loaded by some of the workers.
+        setup = replace(setup, model_dir=pinned_version(model_dir))
+        tasks = in_groups(names, IMAGES_PER_TASK)
+        parts = executor.map_prepared(prepare_prediction, setup, tasks, "predict")
         for predictions in parts:
             classes = predictions[0]
             results += predictions[1]
@@ -128,6 +134,7 @@ class LoadedModel:
                 yield FilePrediction(name, prediction)
 
 
-def _parts(names: Sequence[str]) -> Iterator[list[str]]:
-    remaining = iter(names)
-    return iter(lambda: list(islice(remaining, IMAGES_PER_TASK)), [])
+def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield items in lists of `size`, the last of which may have fewer."""
+    remaining = iter(items)
+    return iter(lambda: list(islice(remaining, size)), [])

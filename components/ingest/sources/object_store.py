@@ -19,13 +19,26 @@ from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.object_stores import open_store_uri
 
 _BLOCK_BYTES = 1 << 20
+# How stores name what changes with an object's content, the surest first.
+_VERSIONS = (
+    "ETag", "etag", "LastModified", "last_modified", "updated", "mtime", "created"
+)  # fmt: skip
 # What a store reads ahead of a stream; s3fs reads 50 MB by default.
 _STREAMED_BLOCK_BYTES = 4 << 20
 T = TypeVar("T")
 
 
-def is_object(url: str, options: IngestOptions) -> bool:
-    """Return whether a URL is one object, not a folder of objects.
+class StoredObject(NamedTuple):
+    """An object: its path in the store, its name below a URL, its bytes, and its version."""
+
+    path: str
+    name: str
+    size: int
+    version: str
+
+
+def find_object(url: str, options: IngestOptions) -> StoredObject | None:
+    """Return the object at a URL, or None if that is a folder of objects.
 
     Raises:
         InputError: there is neither, or the store does not respond.
@@ -33,7 +46,7 @@ def is_object(url: str, options: IngestOptions) -> bool:
     store, path = open_store_uri(url)
     deadline = Deadline(options.download_deadline_s)
     info = with_retries(lambda: _attempt(lambda: store.info(path)), options, deadline)
-    return bool(info["type"] == "file")
+    return _stored(path, path.rpartition("/")[2], info) if info["type"] == "file" else None
 
 
 def download_object(url: str, part: Path, deadline: Deadline, advance: Advance) -> None:
@@ -47,14 +60,6 @@ def download_object(url: str, part: Path, deadline: Deadline, advance: Advance) 
     _attempt(lambda: _copy(store, path, part, deadline, advance))
 
 
-class StoredObject(NamedTuple):
-    """An object below a URL: its path in the store, its name below the URL, and its bytes."""
-
-    path: str
-    name: str
-    size: int
-
-
 def list_objects(url: str, options: IngestOptions, deadline: Deadline) -> Iterator[StoredObject]:
     """Yield all objects below a URL, sorted by path.
 
@@ -64,7 +69,7 @@ def list_objects(url: str, options: IngestOptions, deadline: Deadline) -> Iterat
     store, path = open_store_uri(url)
     found = with_retries(lambda: _attempt(lambda: store.find(path, detail=True)), options, deadline)
     for one in sorted(found):
-        yield StoredObject(one, os.path.relpath(one, path), int(found[one].get("size") or 0))
+        yield _stored(one, os.path.relpath(one, path), found[one])
 
 
 def copy_object(
@@ -143,6 +148,11 @@ class ObjectBlocks:
             self._file = self._store.open(self._path, "rb", block_size=_STREAMED_BLOCK_BYTES)
             self.size = getattr(self._file, "size", None)
         self._file.seek(start)
+
+
+def _stored(path: str, name: str, info: dict[str, Any]) -> StoredObject:
+    version = next((info[key] for key in _VERSIONS if info.get(key)), "")
+    return StoredObject(path, name, int(info.get("size") or 0), str(version))
 
 
 def _copy(store: Any, path: str, target: Path, deadline: Deadline, advance: Advance) -> None:

@@ -25,7 +25,7 @@ from components.ingest.sources.folder_forms import find_form
 from components.ingest.sources.folders import LabeledFile, Tally, labeled_files
 from components.ingest.sources.html_pages import refuse_page_file
 from components.ingest.sources.labels import class_label
-from components.ingest.sources.object_store import is_object
+from components.ingest.sources.object_store import find_object
 from components.ingest.sources.remote_stream import open_remote
 from components.ingest.sources.samples import SAMPLES, is_fashion_folder, write_fashion
 from components.ingest.sources.shard_folders import shard_images, shard_split
@@ -185,7 +185,7 @@ def _read_download(source: str, context: SourceContext) -> Iterator[LabeledFile]
 
 
 def _read_object_store(source: str, context: SourceContext) -> Iterator[LabeledFile]:
-    if is_object(source, context.options):
+    if find_object(source, context.options):
         return _read_download(source, context)
     _refuse_checksum(source, context)
     context.work.mkdir(parents=True)

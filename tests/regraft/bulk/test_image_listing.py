@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -36,7 +38,25 @@ def test_folders_are_read_as_images_are_taken(folder: Path) -> None:
     images = list_images([str(folder)])
     assert next(images).name == str(folder / "a.jpg")
     (folder / "b" / "2.png").unlink()
-    assert len(list(images)) == 4
+    shutil.rmtree(folder / "c")
+    assert [image.name for image in images] == [
+        str(folder / name) for name in ("b/10.png", "b/c/x.png", "b.png")
+    ]
+
+
+def test_a_changed_image_has_another_version(folder: Path, bucket: str) -> None:
+    path, uri = folder / "a.jpg", f"{bucket}/set/a.jpg"
+    files = fsspec.filesystem(bucket.split(":")[0])
+    versions = []
+    for content, changed_s in ((PNG, 1), (PNG[::-1], 2)):
+        path.write_bytes(content)
+        os.utime(path, (changed_s, changed_s))
+        files.pipe_file(uri, content)
+        found = [*list_images([str(path), str(folder), uri, f"{bucket}/set"])]
+        file, below, one, listed = (image for image in found if image.name in (str(path), uri))
+        assert (file, one) == (below, listed)
+        versions += [file.version, one.version]
+    assert len(set(versions)) == 4
 
 
 def test_buckets_are_listed_by_name(bucket: str, folder: Path) -> None:
@@ -63,5 +83,5 @@ def test_sources_that_do_not_exist_are_found_before_the_work(source: str, messag
 
 
 def test_a_bucket_that_does_not_exist(s3: None) -> None:
-    with pytest.raises(InputError, match="nothing found at this URL"):
+    with pytest.raises(InputError, match=r"^s3://of-nobody/images: nothing found at this URL"):
         list_images(["s3://of-nobody/images"])

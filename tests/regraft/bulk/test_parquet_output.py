@@ -115,14 +115,25 @@ def test_a_folder_is_resumed(
     assert rows_of([parquet.read_table(out)], str(images)) == expected
     # Images that were removed, changed or added since.
     shutil.rmtree(images / "square")
+    for name in ("part-00008.parquet", "sub"):
+        (out / name).mkdir()
+    for name in ("notes.txt", "part-1.parquet", "sub/part-00009.parquet"):
+        shutil.copy(out / "part-00000.parquet", out / name)
     written = predict_into([str(images)], setup, str(out), None)
     assert (written.images, written.kept_parts) == (20, 2)
-    assert parquet.read_table(out).num_rows == 20
+    assert {path.name for path in out.iterdir()} == {
+        STATE_FILE, "notes.txt", "sub", "part-1.parquet", "part-00008.parquet",
+        *(f"part-{number:05d}.parquet" for number in range(3)),
+    }  # fmt: skip
+    assert len(list((out / "sub").iterdir())) == 1
+    parts = [parquet.read_table(out / f"part-{number:05d}.parquet") for number in range(3)]
+    assert sum(part.num_rows for part in parts) == 20
 
 
 def test_something_else_in_the_folder_stays(
-    images: Path, setup: PredictionSetup, trained: Trained, tmp_path: Path
-) -> None:
+    images: Path, thirty: Path, setup: PredictionSetup, trained: Trained, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
@@ -131,13 +142,17 @@ def test_something_else_in_the_folder_stays(
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
     out = str(tmp_path / "out")
     (images / os.fsdecode(b"\xff.png")).write_bytes(b"no image")
-    assert predict_into([str(images)], setup, out, None).errors == 2
+    monkeypatch.chdir(tmp_path)
+    assert predict_into(["images"], setup, out, None).errors == 2
     for changed in (
         PredictionSetup(str(trained.candidates["top"]), "tf"),
         PredictionSetup(setup.model_dir, "auto"),
     ):
         with pytest.raises(InputError, match="choose another one"):
             predict_into([str(images)], changed, out, None)
+    monkeypatch.chdir(thirty.parent)  # has other images of this name
+    with pytest.raises(InputError, match="choose another one"):
+        predict_into(["images"], setup, out, None)
 
 
 def test_from_a_bucket_into_a_bucket(
@@ -164,6 +179,7 @@ def test_from_a_bucket_into_a_bucket(
         (("--output", "o.parquet", "--server", "grpc://h:1"), "--output: expected --model-dir"),
         (("--output", "o.parquet", "--model-dir", "m", "--csv"), "--output: expected no --json"),
         (("--output", "s4://b/o", "--model-dir", "m"), "output: expected a URI such as s3://"),
+        (("--output", "s3://a:b@c/o", "--model-dir", "m"), "output: expected a URL without user"),
         (("--output", "o.parquet", "--model-dir", "m"), "found nothing at m"),
     ],
 )
