@@ -18,6 +18,7 @@ from components.fine_tune.fine_tune import fine_tune, load_parts
 from components.fine_tune.strategies import trained_part, training_flops
 from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE, ReportRelay, log_progress
 from regraft_core.training.checkpoint import saved_states
 from regraft_core.training.model_files import count_parameters
@@ -100,8 +101,9 @@ def training_cost(inputs: Inputs, options: FineTuneOptions) -> Cost | None:
     """Return the cost of a training; None if the strategy trains the head alone.
 
     Raises:
-        InputError: as `load_parts`.
+        InputError: as `set_up_gpus` and `load_parts`.
     """
+    set_up_gpus(GpuSetup.of(options))  # loading the network uses the GPUs
     with tf.device("CPU"):
         parts = load_parts(inputs.dataset, inputs.features, inputs.head)
     if options.strategy == "top" and parts.features.cut is None:
