@@ -17,7 +17,7 @@ from regraft_core.runtime.version import code_digest
 def test_a_node_writes_to_the_folders_of_results(tmp_path: Path) -> None:
     check_node(code_digest(), [], [], [str(tmp_path)])
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="^cannot write to .*file: "):
+    with pytest.raises(InputError, match=r"^cannot write to .*file: "):
         (tmp_path / "file").touch()
         check_node(code_digest(), [], [], [str(tmp_path / "file")])
 
