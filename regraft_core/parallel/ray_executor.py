@@ -61,13 +61,13 @@ def ray_nodes(
     Args:
         folder: all nodes must be able to write to it.
         *used: what the processes read.
-        written: another folder that they write to, if it exists; "" for none.
+        written: another folder that they read and write, or a bucket; "" for none.
 
     Raises:
         InputError: as `ray_connection.connect`.
     """
     results = [folder, written] if written else [folder]
-    with ray_executor(folder, *used, written=results) as executor:
+    with ray_executor(folder, *used, written, written=results) as executor:
         if executor is None:
             yield None
             return
