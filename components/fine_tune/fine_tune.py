@@ -224,9 +224,10 @@ def _precision(
 ) -> tuple[TrainingPrecision, int]:
     """Return the precision to train in, and the batch size that fits."""
     half = half_precision(options)
+    # Processes that train together need equal batches, whatever the memory of each machine.
+    if strategy == "head" or process_count() > 1:
+        return TrainingPrecision(half), options.batch_size
     batch_size = _first_batch(parts, strategy, options, half)
-    if strategy == "head":
-        return TrainingPrecision(half), batch_size
 
     def choose(size: int) -> TrainingPrecision:
         sized = options.model_copy(update={"batch_size": size})
@@ -237,8 +238,6 @@ def _precision(
 
 def _first_batch(parts: Parts, strategy: str, options: FineTuneOptions, half: HalfPrecision) -> int:
     """Return the batch size, or a smaller one if a batch cannot fit in the memory."""
-    if strategy == "head":  # trains nothing more
-        return options.batch_size
     on_cache = strategy == "top" and parts.cached
     model = trained_part(parts, strategy) if on_cache else parts.complete
     return fitting_batch(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from regraft_core.formats.option_parsing import select_options
-from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.fine_tune import SHARED_STRATEGIES, FineTuneOptions
 from regraft_core.formats.stored_artifacts import keep, origin_of
 from regraft_core.parallel.ray_executor import ray_nodes
 from regraft_core.runtime.gpu_check import check_gpu
@@ -33,7 +34,9 @@ def run(
             from components.fine_tune.candidates import fine_tune_all
 
             folder, work_dir = Path(candidates.path).parent, checked[0].work_dir
-            with ray_nodes(folder, *inputs[:3], work_dir) as nodes:
+            shared = any(one.strategy in SHARED_STRATEGIES for one in checked)
+            cluster = ray_nodes(folder, *inputs[:3], written=work_dir)
+            with cluster if shared else contextlib.nullcontext() as nodes:
                 manifest = fine_tune_all(*inputs, checked, nodes)
         candidates.metadata.update(digest=manifest.digest)
         name = f"candidates-{manifest.digest[:32]}"

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ import tensorflow as tf
 from components.fine_tune.fine_tune import fine_tune, load_parts
 from components.fine_tune.strategies import trained_part, training_flops
 from regraft_core.formats.manifests.dataset import DatasetManifest
-from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.formats.options.fine_tune import SHARED_STRATEGIES, FineTuneOptions
+from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
+from regraft_core.runtime.safe_files import new_folder
 from regraft_core.runtime.step_reports import EVENTS_VARIABLE, ReportRelay, log_progress
 from regraft_core.training.checkpoint import saved_states
 from regraft_core.training.model_files import count_parameters
@@ -84,7 +85,7 @@ def pays(inputs: Inputs, options: FineTuneOptions, nodes: NodeGroup) -> bool:
     Raises:
         InputError: dataset, features, head and weights do not match.
     """
-    if options.strategy not in ("top", "full") or len(nodes) < 2:
+    if options.strategy not in SHARED_STRATEGIES or len(nodes) < 2:
         return False
     cost = training_cost(inputs, options)
     found = cost is not None and cost.pays("GPU" if nodes.has_gpus else "CPU")
@@ -100,8 +101,9 @@ def training_cost(inputs: Inputs, options: FineTuneOptions) -> Cost | None:
     """Return the cost of a training; None if the strategy trains the head alone.
 
     Raises:
-        InputError: as `load_parts`.
+        InputError: as `set_up_gpus` and `load_parts`.
     """
+    set_up_gpus(GpuSetup.of(options))  # loading the network uses the GPUs
     with tf.device("CPU"):
         parts = load_parts(inputs.dataset, inputs.features, inputs.head)
     if options.strategy == "top" and parts.features.cut is None:
@@ -133,8 +135,8 @@ def fine_tune_on_nodes(
     """
     what = f"fine_tune {options.strategy}"
     log_progress(f"{what}: {len(nodes)} nodes train together")
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        shared = Path(scratch).absolute()
+    shared = new_folder(folder.absolute(), ".nodes-")
+    try:
         out, events = shared / options.strategy, shared / "events"
         events.touch()
         training = Training(inputs, str(out), str(events), options.model_dump())
@@ -144,6 +146,8 @@ def fine_tune_on_nodes(
             ReportRelay(events),
         )  # fmt: skip
         out.rename(folder / options.strategy)
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
     return digest
 
 

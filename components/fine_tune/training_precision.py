@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -34,6 +34,7 @@ from regraft_core.formats.options.option_types import MACHINE_OPTIONS
 from regraft_core.runtime.kept_results import KeptResults
 from regraft_core.runtime.step_reports import log_progress
 from regraft_core.training.checkpoint import checkpoint_folder, read_state, write_state
+from regraft_core.training.distribution import same_everywhere
 from regraft_core.training.loop import Trainer
 from regraft_core.training.mixed_precision import (
     HalfPrecision,
@@ -126,8 +127,13 @@ class TrainingPrecision:
 
 
 def half_precision(options: FineTuneOptions) -> HalfPrecision:
-    """Return the half precision of a training, unless it is measured."""
-    return choose_half_precision(options.precision, gpu_capabilities())
+    """Return the half precision of a training, unless it is measured.
+
+    Processes that train together compute in float32 if their GPUs would choose differently.
+    """
+    half = choose_half_precision(options.precision, gpu_capabilities())
+    halves = get_args(HalfPrecision)
+    return half if same_everywhere(halves.index(half), len(halves)) else ""
 
 
 def is_measured(options: FineTuneOptions) -> bool:

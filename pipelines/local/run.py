@@ -91,8 +91,8 @@ def run_locally(
         listener: gets each line of progress; by default they go to standard error. It must not
             print to standard output, which is redirected to the log.
         runner: `subprocess`, or `docker` for the container image.
-        ray: `local`, `auto` or `ray://HOST:PORT` of the Ray cluster that ingest and extraction
-            use; "" for none.
+        ray: `local`, `auto` or `ray://HOST:PORT` of the Ray cluster that ingest, extraction,
+            training of heads and fine-tuning use; "" for none.
 
     Raises:
         InputError: `out` cannot be written to, another run is using it, or `ray` is not usable.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from regraft_core.runtime.printable import one_line
 
 START_ATTEMPTS = 3
 """Ray gives a node half a minute to start, which a busy machine may exceed."""
+ANSWER_S = 180.0
+"""Time for the nodes' process to start a node, or to stop one."""
 _ROOT = Path(__file__).parents[2]
 _LOG = "nodes.log"
 
@@ -82,11 +85,17 @@ class RayCluster:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(ANSWER_S)
+        self._kill()
         self._process.stdout.close()
-        with contextlib.suppress(ProcessLookupError):  # what is left of a node that did not start
-            os.killpg(self._process.pid, signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _kill(self) -> None:
+        """End all processes of the session: a node that did not start, or that does not respond."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _start(self, cpus: int, own_cores: bool) -> subprocess.Popen[str]:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -107,6 +116,12 @@ class RayCluster:
     def _read_answer(self) -> str:
         """Return the next line; without one, the process has ended, and the log says why."""
         assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], ANSWER_S)[0]:
+            self._kill()
+            self.close()
+            raise RegraftError(
+                f"ray: the cluster on this machine did not respond within {ANSWER_S:g} s"
+            )
         answer = self._process.stdout.readline().strip()
         if not answer:
             lines = (self._folder / _LOG).read_text(errors="replace").splitlines()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +24,16 @@ RAY_VARIABLE = "REGRAFT_RAY"
 
 
 @contextlib.contextmanager
-def ray_executor(folder: str | Path | None, *used: str | Path) -> Iterator[Executor | None]:
+def ray_executor(
+    folder: str | Path | None, *used: str | Path, written: Sequence[str | Path] = ()
+) -> Iterator[Executor | None]:
     """Connect to the cluster for the context; without one, the executor is None.
 
     Args:
         folder: all nodes must see what is written to this folder; None without one.
         *used: what the workers read: paths that exist here must exist on all nodes, and buckets
             must be readable there. Others, such as names of samples, are ignored.
+        written: the folders that the workers write to.
 
     Raises:
         InputError: as `ray_connection.connect`.
@@ -43,18 +46,28 @@ def ray_executor(folder: str | Path | None, *used: str | Path) -> Iterator[Execu
 
     existing = [Path(path) for path in used if path and Path(path).exists()]
     buckets = [uri for uri in map(str, used) if is_store_uri(uri) and not is_http(uri)]
-    with connect(address, Path(folder) if folder else None, existing, buckets) as executor:
+    results = [Path(one) for one in written if Path(one).exists()]
+    seen = Path(folder) if folder else None
+    with connect(address, seen, existing, buckets, results) as executor:
         yield executor
 
 
 @contextlib.contextmanager
-def ray_nodes(folder: str | Path | None, *used: str | Path) -> Iterator[NodeGroup | None]:
+def ray_nodes(
+    folder: str | Path, *used: str | Path, written: str | Path = ""
+) -> Iterator[NodeGroup | None]:
     """Connect to the cluster for the context, for one process on each node; see `ray_executor`.
+
+    Args:
+        folder: all nodes must be able to write to it.
+        *used: what the processes read.
+        written: another folder that they read and write, or a bucket; "" for none.
 
     Raises:
         InputError: as `ray_connection.connect`.
     """
-    with ray_executor(folder, *used) as executor:
+    results = [folder, written] if written else [folder]
+    with ray_executor(folder, *used, written, written=results) as executor:
         if executor is None:
             yield None
             return

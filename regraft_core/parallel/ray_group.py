@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from regraft_core.parallel.attempts import Attempts
 from regraft_core.parallel.executor import Result, Task, find_function, name_of
-from regraft_core.parallel.ray_workers import WAIT_S, nodes, set_threads
+from regraft_core.parallel.ray_workers import WAIT_S, cause_of, nodes, set_threads
 from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.printable import one_line
 
@@ -42,7 +43,7 @@ class Place:
 
 
 class LostConnectionError(Exception):
-    """A process could not go on, for a reason that is not an error of Regraft."""
+    """A process could not go on, because it has lost its connection to another one."""
 
 
 class Member:
@@ -57,8 +58,8 @@ class Member:
         """Return the result of the function of this name.
 
         Raises:
-            RegraftError: by the function.
-            LostConnectionError: any other error, some of which cannot be sent.
+            LostConnectionError: the function has lost its connection to another process.
+            Exception: any other one of the function.
         """
         with contextlib.suppress(OSError):
             os.chdir(folder)
@@ -69,7 +70,22 @@ class Member:
             raise
         except Exception as error:
             traceback.print_exc()  # in the log of this process
+            if not _is_of_connection(error):
+                raise
             raise LostConnectionError(f"{type(error).__name__}: {one_line(error)[:200]}") from None
+
+
+def _is_of_connection(error: Exception) -> bool:
+    """Return whether the loss of another process causes such errors, also those of TensorFlow."""
+    if isinstance(error, ConnectionError):
+        return True
+    if "tensorflow" not in sys.modules:
+        return False
+    from tensorflow import errors
+
+    lost = (errors.AbortedError, errors.CancelledError, errors.DeadlineExceededError,
+            errors.InternalError, errors.UnavailableError)  # fmt: skip
+    return isinstance(error, lost)
 
 
 class NodeGroup:
@@ -102,7 +118,8 @@ class NodeGroup:
 
         Raises:
             RegraftError: processes were lost in several attempts without progress, or no nodes had
-                room; or what `function` raises.
+                room.
+            Exception: what `function` raises.
         """
         attempts = Attempts(what, saved)
         while True:
@@ -168,16 +185,24 @@ def _cause_of(error: RayError, references: Sequence[Any]) -> str:
     """Return why an attempt has ended: a process that was lost, rather than those that it left.
 
     Raises:
-        RegraftError: of the function.
+        Exception: of the function; a further attempt would meet it again.
     """
+    _raise_fault(error)
     if isinstance(error, RayTaskError):
-        if isinstance(error.cause, RegraftError):
-            raise error.cause from error
         done, _ = ray.wait(list(references), num_returns=len(references), timeout=CAUSE_S)
         errors = [found for found in map(_error_of, done) if found is not None]
-        error = next((one for one in errors if not isinstance(one, RayTaskError)), error)
+        lost = next((one for one in errors if not isinstance(one, RayTaskError)), None)
+        for one in errors if lost is None else ():
+            _raise_fault(one)
+        error = lost or error
     cause = error.cause if isinstance(error, RayTaskError) else error
     return (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(". ")
+
+
+def _raise_fault(error: RayError) -> None:
+    """Raise the error of a function, unless it has lost its connection."""
+    if isinstance(error, RayTaskError) and not isinstance(error.cause, LostConnectionError):
+        raise cause_of(error) from error
 
 
 def _error_of(reference: Any) -> RayError | None:

@@ -237,7 +237,7 @@ class _Work:
             try:
                 result = ray.get(reference)
             except RayTaskError as error:
-                raise _cause_of(error) from error
+                raise cause_of(error) from error
             except RayError as error:
                 self._lose(worker, error)
                 continue
@@ -275,7 +275,7 @@ class _Work:
         self.prepare(self._crew.replace(worker))
 
 
-def _cause_of(error: RayTaskError) -> BaseException:
+def cause_of(error: RayTaskError) -> BaseException:
     """Return the error of a task; of one that cannot be sent to another process, its text."""
     cause: BaseException = error.cause
     return RuntimeError(str(cause)) if isinstance(cause, RayError) else cause

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from regraft_core.formats.options.fine_tune import SHARED_STRATEGIES
 from regraft_core.runtime.errors import InputError, RegraftError
 
 
@@ -20,7 +21,7 @@ def distribution_strategy(strategy: str) -> Any:
     """
     cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
     workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
-    if workers > 1 and strategy not in ("top", "full"):
+    if workers > 1 and strategy not in SHARED_STRATEGIES:
         raise InputError(
             f"TF_CONFIG names {workers} machines: expected strategy top or full, got {strategy}; "
             "the others train on one machine"
@@ -40,6 +41,23 @@ def process_count() -> int:
     resolver = tf.distribute.get_strategy().cluster_resolver
     jobs = {} if resolver is None else resolver.cluster_spec().as_dict()
     return max(sum(map(len, jobs.values())), 1)
+
+
+def same_everywhere(choice: int, choices: int) -> bool:
+    """Return whether all processes that train together have made the same choice; all ask at once.
+
+    Args:
+        choice: what this process has chosen, in [0, choices).
+        choices: number of choices that there are.
+    """
+    strategy = tf.distribute.get_strategy()
+    if process_count() == 1:
+        return True
+    votes = strategy.experimental_distribute_values_from_function(
+        lambda _: tf.one_hot(choice, choices)
+    )
+    counts = strategy.reduce("SUM", votes, axis=None).numpy()
+    return round(float(counts[choice])) == strategy.num_replicas_in_sync
 
 
 def is_chief() -> bool:

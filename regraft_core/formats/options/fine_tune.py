@@ -19,6 +19,8 @@ from regraft_core.formats.options.option_types import (
 )
 
 Strategy = Literal["head", "top", "full", "auto"]
+SHARED_STRATEGIES = ("top", "full")
+"""Those that several machines can train together."""
 Mix = Literal["off", "mixup", "cutmix"]
 
 

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from kfp import dsl
 
 from components.extract_features.component import extract_features
 from components.fine_tune.component import fine_tune
+from components.fine_tune.kfp_step import run as fine_tune_step
 from components.merge_features.component import merge_features
 from components.train_head.component import train_head
 from regraft_core.formats.manifests.features import FeaturesManifest
 from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
+from regraft_core.parallel.ray_executor import RAY_VARIABLE
+
+if TYPE_CHECKING:
+    from tests.conftest import Trained
 
 
 def found(root: Path, name: str) -> list[Path]:
     return sorted(path.parent for path in root.rglob(name) if ".work" not in path.parts)
+
+
+def test_strategies_that_no_nodes_share_need_no_cluster(
+    dataset: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RAY_VARIABLE, "no address")
+    folders = (dataset, trained.features, trained.head, tmp_path / "candidates")
+    artifacts = [SimpleNamespace(path=str(folder), uri="", metadata={}) for folder in folders]
+    fine_tune_step({"strategies": ["head"]}, *artifacts)
+    assert list(CandidatesManifest.read(folders[-1]).candidates) == ["head"]
+    with pytest.raises(SystemExit):
+        fine_tune_step({"strategies": ["head", "full"]}, *artifacts)
 
 
 def test_the_components_run_in_a_pipeline(runner: Path, dataset: Path) -> None:

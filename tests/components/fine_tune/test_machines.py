@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from components.fine_tune.fine_tune import fine_tune
+from components.fine_tune import fine_tune as fine_tuning
+from components.fine_tune.fine_tune import fine_tune, load_parts
+from components.fine_tune.training_precision import TrainingPrecision
 from components.train_head.train_head import train_head
 from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.formats.options.train_head import HeadOptions
+from regraft_core.training import batch_limit
 from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ import sys
 from regraft_core.formats.options.fine_tune import FineTuneOptions
 from components.fine_tune.fine_tune import fine_tune
 dataset, features, head, out, work = sys.argv[1:]
-options = FineTuneOptions(**{options!r}, work_dir=work)
+precision = "mixed" if out.endswith("worker1") else "auto"  # all compute in what all can
+options = FineTuneOptions(**{options!r}, work_dir=work, precision=precision)
 fine_tune(dataset, [features], head, out, options)
 """
 
@@ -44,6 +48,16 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+def test_machines_do_not_choose_batches_of_their_own(
+    dataset: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = load_parts(dataset, [trained.features], trained.head)
+    monkeypatch.setattr(batch_limit, "_main_memory_bytes", lambda: 1)
+    monkeypatch.setattr(fine_tuning, "process_count", lambda: 2)
+    options = FineTuneOptions(**OPTIONS)
+    assert fine_tuning._precision(parts, "full", options) == (TrainingPrecision(""), 15)
 
 
 @pytest.mark.long

@@ -21,6 +21,7 @@ from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.parallel import executor
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_nodes
+from regraft_core.runtime.errors import InputError
 from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
@@ -109,6 +110,12 @@ def test_long_trainings_of_many_operations_are_shared(
     cost: Cost, processor: str, pays: bool
 ) -> None:
     assert cost.pays(processor) == pays
+
+
+def test_a_required_gpu_is_sought_before_the_network_is_loaded() -> None:
+    options = OPTIONS.model_copy(update={"require_gpu": True, "gpu_memory_mb": 10**9})
+    with pytest.raises(InputError, match=r"^(require-gpu|gpu-memory-mb): "):
+        training_cost(Inputs("nowhere", ("nowhere",), "nowhere"), options)
 
 
 def test_the_cost_is_that_of_the_trained_part(dataset: Path, trained: Trained) -> None:

@@ -146,13 +146,14 @@ def test_a_folder_that_the_nodes_do_not_have_is_found_before_the_work(
 ) -> None:
     paths = ["/nowhere", str(tmp_path)]
     digest = ray_connection.code_digest()
-    assert ray_connection.check_node(digest, paths[1:], []) == ""
-    assert ray_connection.check_node(digest, paths, []) == (
-        "cannot reach /nowhere; use a folder that all nodes share"
-    )
-    lacking = ray_connection.check_node(digest, [], ["s3://of-nobody/images"])
-    assert lacking.startswith("cannot read s3://of-nobody/images: FileNotFoundError: ")
-    assert "another version of Regraft" in ray_connection.check_node("", [], [])
+    ray_connection.check_node(digest, paths[1:], [], [])
+    message = "^cannot reach /nowhere; use a folder that all nodes share$"
+    with pytest.raises(InputError, match=message):
+        ray_connection.check_node(digest, paths, [], [])
+    with pytest.raises(InputError, match=r"^cannot read s3://of-nobody/images: FileNot"):
+        ray_connection.check_node(digest, [], ["s3://of-nobody/images"], [])
+    with pytest.raises(InputError, match="another version of Regraft"):
+        ray_connection.check_node("", [], [], [])
 
 
 @pytest.mark.parametrize(
