@@ -72,8 +72,8 @@ class PodOptions:
     hardware: Annotated[
         str,
         typer.Option(
-            help="Preset of nodes to request: cpu, nvidia, nvidia-mig, nvidia-shared, gke, gke-shared or "
-            "eks; empty requests none."
+            help="Preset of nodes to request: cpu, nvidia, nvidia-mig, nvidia-shared, gke, "
+            "gke-shared or eks; empty requests none."
         ),
     ] = ""
     image: Annotated[
