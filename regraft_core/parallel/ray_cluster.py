@@ -101,7 +101,12 @@ class RayCluster:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         command = [sys.executable, "-P", "-m", "regraft_core.parallel.ray_nodes",
                    str(self._folder), str(cpus), *(["own"] if own_cores else [])]  # fmt: skip
-        variables = {**os.environ, **self.environment, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+        variables = {
+            **os.environ, **self.environment, "PYTHONPATH": path, "PYTHONSAFEPATH": "1",
+            # Ray gives its workers the lowest priority, at which other work can stop them: those of
+            # a run do the run's work.
+            "RAY_worker_niceness": "0",
+        }  # fmt: skip
         with open(self._folder / _LOG, "wb") as log:
             return subprocess.Popen(
                 command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
