@@ -208,6 +208,7 @@ def _serving(serving: Any) -> list[Row]:
             f"{grpc:.2f} / {rest:.2f}",
             goal(grpc, rest),
         ),
+        _best_engine(serving),
         *latencies,
         (
             f"server, memory growth after the first fifth of {serving.memory_requests:,.0f} "
@@ -222,6 +223,18 @@ def _serving(serving: Any) -> list[Row]:
             "",
         ),
     ]
+
+
+def _best_engine(serving: Any) -> Row:
+    by_grpc, by_rest = (
+        getattr(serving, f"best_engine_{protocol}_ratio_to_before") for protocol in ("grpc", "rest")
+    )
+    return (
+        "embedded server at concurrency 16, throughput with OpenVINO in bfloat16 relative to "
+        "version 0.1: gRPC / REST",
+        f"{by_grpc:.2f} / {by_rest:.2f}",
+        goal(by_grpc, by_rest),
+    )
 
 
 def _commands(commands: Any) -> list[Row]:
