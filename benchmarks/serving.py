@@ -309,8 +309,9 @@ def measure(options: argparse.Namespace) -> Measurement:
                     print(f"serving: measuring {name}", flush=True)
                     metrics |= part(stage)
             metrics |= small_parts(stage, Path(work) / "small" / MODEL, options)
+    parts: tuple[str, ...] = (*PARTS, *SMALL_PARTS)
     if options.only != "all":
-        metrics = read_metrics(options.json) | metrics
+        metrics, parts = read_metrics(options.json) | metrics, (options.only,)
     model = options.model or f"{options.backbone} at {options.image_px} px"
     return Measurement(
         f"{model}, one JPEG per request, load from another process on the same machine, "
@@ -318,6 +319,7 @@ def measure(options: argparse.Namespace) -> Measurement:
         f"the memory test sends {options.requests} requests to the backbone `tiny` at 32 px, the "
         f"load with faults {options.load_requests}",
         metrics,
+        () if options.tune is not None else parts,
     )
 
 

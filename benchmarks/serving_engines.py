@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from regraft_core.runtime.errors import RegraftError
 from regraft_core.runtime.machine import computes_bfloat16
 from regraft_core.runtime.version import VERSION
 from serving.batching_file import batching_flags
-from serving.running.runner import ServeOptions, running_server
+from serving.running.runner import Addresses, ServeOptions, running_server
 
 CONCURRENCY = 16
 REQUESTS = 256
@@ -78,23 +78,7 @@ def engines(
         before: checkout of an earlier version, whose embedded server is one more side.
     """
     found: dict[str, dict[str, list[float]]] = {}
-    with contextlib.ExitStack() as stack:
-        servers = {}
-        sides = ({BEFORE: []} if before else {}) | _sides(base / "1")
-        for name, flags in sides.items():
-            print(f"serving: starting {name}", flush=True)
-            options = ServeOptions(
-                flags=(*batching_flags(), *flags),
-                deadline_s=START_S,
-                environment={"PYTHONPATH": str(before.absolute())} if name == BEFORE else {},
-            )
-            server = running_server(base, model, "embedded", options)
-            try:
-                servers[name] = stack.enter_context(server)
-            except RegraftError as error:
-                if name in (REFERENCE, BEFORE):
-                    raise
-                print(f"serving: {name} is left out: {error}", flush=True)
+    with _started(base, model, before) as servers:
         for number in range(rounds):
             print(f"serving: round {number + 1} of {rounds}", flush=True)
             for protocol in ("grpc", "rest"):
@@ -124,6 +108,29 @@ def engines(
         best = max(medians[f"{name}_{protocol}"][kind] for name in servers)
         metrics[f"best_engine_{protocol}_{kind}"] = Metric(best, goal=GOAL if before else "")
     return metrics
+
+
+@contextlib.contextmanager
+def _started(base: Path, model: str, before: Path | None) -> Iterator[dict[str, Addresses]]:
+    """Start the server of each side; yield the addresses by name, the references first."""
+    sides = ({BEFORE: []} if before else {}) | _sides(base / "1")
+    servers = {}
+    with contextlib.ExitStack() as stack:
+        for name, flags in sides.items():
+            print(f"serving: starting {name}", flush=True)
+            options = ServeOptions(
+                flags=(*batching_flags(), *flags),
+                deadline_s=START_S,
+                environment={"PYTHONPATH": str(before.absolute())} if name == BEFORE else {},
+            )
+            server = running_server(base, model, "embedded", options)
+            try:
+                servers[name] = stack.enter_context(server)
+            except RegraftError as error:
+                if name in (REFERENCE, BEFORE):
+                    raise
+                print(f"serving: {name} is left out: {error}", flush=True)
+        yield servers
 
 
 def _sides(version: Path) -> dict[str, list[str]]:

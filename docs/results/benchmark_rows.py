@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from docs.results.values import Results, Row, goal, tiny, with_prefix
+from docs.results import quality_rows as quality
+from docs.results.values import Results, Row, goal, tiny
 
 
 def benchmark_rows(results: Results) -> Iterator[tuple[str, list[Row]]]:
     """Yield the name of each benchmark, and its rows of a metric, its value and its goal."""
     parts = (
-        _demo, _accuracy, _review, _training, _evaluation, _ingest, _export, _serving,
-        _orchestration, _commands, _scale_out, _gpu, _engines, _coverage, _drift,
-        _several_labels, _label_intervals, _scale_catalog, _head_penalties,
+        _demo, quality.accuracy, quality.review, _training, _evaluation, _ingest, _export, _serving,
+        _orchestration, _commands, _scale_out, _gpu, _engines, quality.coverage, quality.drift,
+        quality.several_labels, quality.label_intervals, _scale_catalog, quality.head_penalties,
         _backbones,
     )  # fmt: skip
     for part in parts:
@@ -42,41 +43,6 @@ def _demo(demo: Any) -> list[Row]:
             f" {demo.peak_memory / 1000:.1f} GB",
             f"{goal(demo.wall_time_highest)} s / {goal(demo.wall_time_ratio)} / "
             f"{goal(demo.peak_memory, scale=1000)} GB",
-        ),
-    ]
-
-
-def _accuracy(accuracy: Any) -> list[Row]:
-    names = {"digits_64": "1,797 digits at 64 px", "fashion_1000": "1,000 images of Fashion-MNIST",
-             "photos_10": "14 photographs, 10 tiles of each"}  # fmt: skip
-    columns = ("regraft", "last_level", "keras")
-    rows = []
-    for prefix, name in names.items():
-        value = with_prefix(accuracy, prefix)
-        if f"{prefix}_lead" not in vars(accuracy):
-            continue
-        own, lead = value("regraft_accuracy"), value("lead")
-        rows.append((
-            f"{name}, test accuracy over five seeds: default run / logistic regression on the "
-            "last level / Keras' guide",
-            " / ".join(f"{value(f'{column}_accuracy'):.3f}" for column in columns),
-            goal(own) if own.goal else f"{lead:+.1f} points above the best ({goal(lead)})",
-        ))  # fmt: skip
-    return rows
-
-
-def _review(review: Any) -> list[Row]:
-    return [
-        (
-            "review: changed labels (3%) of the digits among the first 5% of the images, lowest of "
-            "five seeds",
-            f"{review.found_min:.1%}",
-            goal(review.found_min, percent=True),
-        ),
-        (
-            "`suggest`: test accuracy of the digits with 40 labels, chosen / random",
-            f"{review.suggest_accuracy_40:.3f} / {review.random_accuracy_40:.3f}",
-            "",
         ),
     ]
 
@@ -230,8 +196,8 @@ def _best_engine(serving: Any) -> Row:
         getattr(serving, f"best_engine_{protocol}_ratio_to_before") for protocol in ("grpc", "rest")
     )
     return (
-        "embedded server at concurrency 16, throughput with OpenVINO in bfloat16 relative to "
-        "version 0.1: gRPC / REST",
+        "embedded server at concurrency 16, throughput with the fastest engine relative to version "
+        "0.1: gRPC / REST",
         f"{by_grpc:.2f} / {by_rest:.2f}",
         goal(by_grpc, by_rest),
     )
@@ -299,60 +265,6 @@ def _engines(engines: Any) -> list[Row]:
     return [*rows, (chosen, f"{min(choices):.2f}", goal(choices[0]))]
 
 
-def _coverage(coverage: Any) -> list[Row]:
-    covered, precise = coverage.tiny_coverage_0_99, coverage.tiny_precision_0_99
-    return [
-        (
-            "sets of labels that shall contain the true one for 99% of the images, digits, `tiny`: "
-            "fraction that does / labels in a set",
-            f"{covered:.1%} / {coverage.tiny_set_size_0_99:.2f}",
-            goal(covered, percent=True),
-        ),
-        (
-            "predictions that shall be 99% correct where the model does not abstain, same images: "
-            "fraction that is / accepted images",
-            f"{precise:.1%} / {coverage.tiny_accepted_0_99:.1%}",
-            goal(precise, percent=True),
-        ),
-    ]
-
-
-def _several_labels(labels: Any) -> list[Row]:
-    return [
-        (
-            "digits in pairs, several labels per image: mean average precision / macro F1 on "
-            "images of other digits",
-            f"{labels.test_map:.3f} / {labels.test_macro_f1:.3f}",
-            goal(labels.test_map),
-        )
-    ]
-
-
-def _label_intervals(intervals: Any) -> list[Row]:
-    return [
-        (
-            "95% intervals of the mean average precision with the true one, made test splits of "
-            "100 / 150 images; models that guess accepted by the gate's baseline",
-            f"{intervals.good_corrected:.1%} / {intervals.excellent_corrected:.1%}; "
-            f"{intervals.good_chance:.1%}",
-            goal(intervals.good_chance, percent=True),
-        )
-    ]
-
-
-def _head_penalties(penalties: Any) -> list[Row]:
-    before, after = penalties.many_features_loss_before, penalties.many_features_loss_after
-    return [
-        (
-            "head of 6,400 made rows of 800 features, chosen on 400: log loss / accuracy on "
-            "other rows, before and after its penalties and temperature are compared on all rows",
-            f"{before:.3f} to {after:.3f} / {penalties.many_features_accuracy_before:.1%} to "
-            f"{penalties.many_features_accuracy_after:.1%}",
-            "",
-        )
-    ]
-
-
 def _gpu(gpu: Any) -> list[Row]:
     batches = [getattr(gpu, f"parity_float32_batch_{size}") for size in (1, 7, 32)]
     largest = max(batches)
@@ -367,25 +279,6 @@ def _gpu(gpu: Any) -> list[Row]:
             "run of the digits there: test accuracy",
             f"{gpu.run_test_accuracy:.3f}",
             goal(gpu.run_test_accuracy),
-        ),
-    ]
-
-
-def _drift(drift: Any) -> list[Row]:
-    return [
-        (
-            "drift: false alarms of 500 checks of 200 images, significance 1%: digits / "
-            "Fashion-MNIST",
-            f"{drift.digits_false_alarms:.1%} / {drift.fashion_false_alarms:.1%}",
-            goal(drift.digits_false_alarms, percent=True),
-        ),
-        (
-            "200 images, checks that alarm, lower of the two: brighter / blurred / a fifth of a "
-            "new class",
-            f"{min(drift.digits_brightness_200, drift.fashion_brightness_200):.0%} / "
-            f"{min(drift.digits_blur_200, drift.fashion_blur_200):.0%} / "
-            f"{min(drift.digits_new_class_200, drift.fashion_new_class_200):.0%}",
-            "",
         ),
     ]
 

@@ -9,27 +9,16 @@ from docs.results.values import Results, Row, goal, markdown
 
 def ingest_speed(results: Results) -> str:
     """Return the speed of ingest and of a bare Pillow loop."""
-    ingest = vars(results["ingest"])
-    rows = []
-    for name, suffix in (
-        ("60,000 Fashion-MNIST PNG", "fashion_mnist"),
-        ("2,000 JPEG of 1280 x 960", "photos"),
-    ):
-        for processes in ("1_process", "2_processes"):
-            case = f"{suffix}_{processes}"
-            ratio = ingest[f"ratio_to_pillow_{case}"]
-            rows.append((
-                name, processes[0], f"{ingest[f'pillow_{case}']:,.0f} images/s",
-                f"{ingest[f'ingest_{case}']:,.0f} images/s", f"{ratio:.2f}", goal(ratio),
-                f"{ingest[f'cpu_ratio_to_pillow_{case}']:.2f}",
-            ))  # fmt: skip
-    columns = ("images", "processes", "Pillow loop", "ingest", "ratio", "goal",
-               "ratio of CPU time")  # fmt: skip
-    return markdown(columns, rows)
+    return _ingest(results, "pillow", "Pillow loop", "ingest", "ingest")
 
 
 def ingest_forms(results: Results) -> str:
     """Return the speed of ingest from WebDataset shards and from class folders."""
+    return _ingest(results, "folder", "class folders", "web_dataset", "WebDataset")
+
+
+def _ingest(results: Results, other: str, other_label: str, ours: str, our_label: str) -> str:
+    """Return the speeds of two sides, by the prefixes of their metrics, and their ratio."""
     ingest = vars(results["ingest"])
     rows = []
     for name, suffix in (
@@ -38,13 +27,13 @@ def ingest_forms(results: Results) -> str:
     ):
         for processes in ("1_process", "2_processes"):
             case = f"{suffix}_{processes}"
-            ratio = ingest[f"ratio_to_folder_{case}"]
+            ratio = ingest[f"ratio_to_{other}_{case}"]
             rows.append((
-                name, processes[0], f"{ingest[f'folder_{case}']:,.0f} images/s",
-                f"{ingest[f'web_dataset_{case}']:,.0f} images/s", f"{ratio:.2f}", goal(ratio),
-                f"{ingest[f'cpu_ratio_to_folder_{case}']:.2f}",
+                name, processes[0], f"{ingest[f'{other}_{case}']:,.0f} images/s",
+                f"{ingest[f'{ours}_{case}']:,.0f} images/s", f"{ratio:.2f}", goal(ratio),
+                f"{ingest[f'cpu_ratio_to_{other}_{case}']:.2f}",
             ))  # fmt: skip
-    columns = ("images", "processes", "class folders", "WebDataset", "ratio", "goal",
+    columns = ("images", "processes", other_label, our_label, "ratio", "goal",
                "ratio of CPU time")  # fmt: skip
     return markdown(columns, rows)
 

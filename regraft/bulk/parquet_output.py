@@ -66,7 +66,11 @@ class _Part:
 
     @property
     def file(self) -> str:
-        return f"part-{self.number:05d}{SUFFIX}"
+        return _part_file(self.number)
+
+
+def _part_file(number: int) -> str:
+    return f"part-{number:05d}{SUFFIX}"
 
 
 def predict_into(
@@ -108,7 +112,7 @@ def predict_into(
 
 
 def _identify(images: Sequence[str], setup: PredictionSetup) -> dict[str, Any]:
-    """Return what the rows depend on, besides the listed images."""
+    """Return what the rows depend on, except for the listed images."""
     with tempfile.TemporaryDirectory(prefix="regraft-load-") as work:
         folder = find_model_folder(setup.model_dir, Path(work))
         exported = (folder / SavedModelManifest.file_name).is_file()
@@ -208,7 +212,7 @@ def _write_folder(
     for part, table in work.tables(listed, executor, stored):
         folder.write_table(part.file, table)
     # Parts of images that were removed since an earlier run.
-    written = {f"part-{number:05d}{SUFFIX}" for number in range(work.parts)}
+    written = set(map(_part_file, range(work.parts)))
     for name in sorted(names - written):
         if _PART_FILE.fullmatch(name):
             folder.remove(name)

@@ -1,0 +1,115 @@
+"""The rows of benchmarks of predictions: accuracy, labels, intervals and drift."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docs.results.values import Row, goal, with_prefix
+
+
+def accuracy(accuracy: Any) -> list[Row]:
+    names = {"digits_64": "1,797 digits at 64 px", "fashion_1000": "1,000 images of Fashion-MNIST",
+             "photos_10": "14 photographs, 10 tiles of each"}  # fmt: skip
+    columns = ("regraft", "last_level", "keras")
+    rows = []
+    for prefix, name in names.items():
+        value = with_prefix(accuracy, prefix)
+        if f"{prefix}_lead" not in vars(accuracy):
+            continue
+        own, lead = value("regraft_accuracy"), value("lead")
+        rows.append((
+            f"{name}, test accuracy over five seeds: default run / logistic regression on the "
+            "last level / Keras' guide",
+            " / ".join(f"{value(f'{column}_accuracy'):.3f}" for column in columns),
+            goal(own) if own.goal else f"{lead:+.1f} points above the best ({goal(lead)})",
+        ))  # fmt: skip
+    return rows
+
+
+def review(review: Any) -> list[Row]:
+    return [
+        (
+            "review: changed labels (3%) of the digits among the first 5% of the images, lowest of "
+            "five seeds",
+            f"{review.found_min:.1%}",
+            goal(review.found_min, percent=True),
+        ),
+        (
+            "`suggest`: test accuracy of the digits with 40 labels, chosen / random",
+            f"{review.suggest_accuracy_40:.3f} / {review.random_accuracy_40:.3f}",
+            "",
+        ),
+    ]
+
+
+def coverage(coverage: Any) -> list[Row]:
+    covered, precise = coverage.tiny_coverage_0_99, coverage.tiny_precision_0_99
+    return [
+        (
+            "sets of labels that shall contain the true one for 99% of the images, digits, `tiny`: "
+            "fraction that does / labels in a set",
+            f"{covered:.1%} / {coverage.tiny_set_size_0_99:.2f}",
+            goal(covered, percent=True),
+        ),
+        (
+            "predictions that shall be 99% correct where the model does not abstain, same images: "
+            "fraction that is / accepted images",
+            f"{precise:.1%} / {coverage.tiny_accepted_0_99:.1%}",
+            goal(precise, percent=True),
+        ),
+    ]
+
+
+def several_labels(labels: Any) -> list[Row]:
+    return [
+        (
+            "digits in pairs, several labels per image: mean average precision / macro F1 on "
+            "images of other digits",
+            f"{labels.test_map:.3f} / {labels.test_macro_f1:.3f}",
+            goal(labels.test_map),
+        )
+    ]
+
+
+def label_intervals(intervals: Any) -> list[Row]:
+    return [
+        (
+            "95% intervals of the mean average precision with the true one, made test splits of "
+            "100 / 150 images; models that guess accepted by the gate's baseline",
+            f"{intervals.good_corrected:.1%} / {intervals.excellent_corrected:.1%}; "
+            f"{intervals.good_chance:.1%}",
+            goal(intervals.good_chance, percent=True),
+        )
+    ]
+
+
+def head_penalties(penalties: Any) -> list[Row]:
+    before, after = penalties.many_features_loss_before, penalties.many_features_loss_after
+    return [
+        (
+            "head of 6,400 made rows of 800 features, chosen on 400: log loss / accuracy on "
+            "other rows, before and after its penalties and temperature are compared on all rows",
+            f"{before:.3f} to {after:.3f} / {penalties.many_features_accuracy_before:.1%} to "
+            f"{penalties.many_features_accuracy_after:.1%}",
+            "",
+        )
+    ]
+
+
+def drift(drift: Any) -> list[Row]:
+    return [
+        (
+            "drift: false alarms of 500 checks of 200 images, significance 1%: digits / "
+            "Fashion-MNIST",
+            f"{drift.digits_false_alarms:.1%} / {drift.fashion_false_alarms:.1%}",
+            goal(drift.digits_false_alarms, percent=True),
+        ),
+        (
+            "200 images, checks that alarm, lower of the two: brighter / blurred / a fifth of a "
+            "new class",
+            f"{min(drift.digits_brightness_200, drift.fashion_brightness_200):.0%} / "
+            f"{min(drift.digits_blur_200, drift.fashion_blur_200):.0%} / "
+            f"{min(drift.digits_new_class_200, drift.fashion_new_class_200):.0%}",
+            "",
+        ),
+    ]
