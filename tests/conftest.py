@@ -19,6 +19,9 @@ import skimage.data
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser
 
+from regraft_core.parallel import executor
+from regraft_core.parallel.ray_cluster import RayCluster
+from regraft_core.parallel.ray_executor import RAY_VARIABLE
 from tests.browser import MISSING, running_browser
 from tests.command_line import Ended, Regraft
 from tests.object_servers import gcs_server, s3_server
@@ -26,6 +29,9 @@ from tests.object_servers import gcs_server, s3_server
 CLASSES = ("circle", "cross", "square")
 IMAGES_PER_CLASS, SEVERAL_IMAGES = 40, 120
 SIDE_PX = 40
+
+# Ray uses the loopback interface alone; it reads this when a test module imports it.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
 def draw_shape(kind: str, rng: random.Random) -> Image.Image:
@@ -135,6 +141,26 @@ def several_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def several_trained(several_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Features, head and the candidates `head` and `top` of images with several labels."""
     return train_shapes(several_dataset, tmp_path_factory.mktemp("several_trained"))
+
+
+@pytest.fixture(scope="session")
+def started_cluster() -> Iterator[RayCluster]:
+    """A Ray cluster on this machine, of one node with one CPU."""
+    with RayCluster(1) as started:
+        yield started
+
+
+@pytest.fixture
+def cluster(started_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> RayCluster:
+    """The cluster, which this process uses; its workers also run functions of the tests."""
+    for name, value in started_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(RAY_VARIABLE, started_cluster.address)
+    monkeypatch.setattr(executor, "PACKAGES", (*executor.PACKAGES, "tests"))
+    from ray._private.authentication_test_utils import reset_auth_token_state
+
+    reset_auth_token_state()  # it has read the token's variables if another test imported it
+    return started_cluster
 
 
 @pytest.fixture

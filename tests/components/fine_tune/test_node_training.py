@@ -18,13 +18,12 @@ from components.fine_tune.candidates import fine_tune_all
 from components.fine_tune.node_training import Cost, Inputs, Training, train_together, training_cost
 from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.options.fine_tune import FineTuneOptions
-from regraft_core.parallel import executor
-from regraft_core.parallel.ray_cluster import RayCluster
-from regraft_core.parallel.ray_executor import RAY_VARIABLE, ray_nodes
+from regraft_core.parallel.ray_executor import ray_nodes
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.model_files import load_model
 
 if TYPE_CHECKING:
+    from regraft_core.parallel.ray_cluster import RayCluster
     from regraft_core.parallel.ray_group import Place
     from tests.conftest import Trained
 
@@ -51,16 +50,12 @@ def train_and_die_once(training: Training, place: Place) -> str:
 
 
 @pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def two_nodes(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster of two nodes with one CPU each, on which any training pays."""
-    with RayCluster(1) as cluster:
-        cluster.add_node()
-        for name, value in cluster.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv(RAY_VARIABLE, cluster.address)
-        monkeypatch.setattr(executor, "PACKAGES", (*executor.PACKAGES, "tests"))
-        monkeypatch.setattr(Cost, "pays", lambda cost, processor: True)
-        yield
+    monkeypatch.setattr(Cost, "pays", lambda cost, processor: True)
+    cluster.add_node()
+    yield
+    cluster.stop_node()
 
 
 @pytest.mark.long(seconds=60)

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-pytest.importorskip("ray")
 from regraft_core.parallel import ray_cluster
 from regraft_core.parallel.ray_cluster import RayCluster
 from regraft_core.runtime.errors import RegraftError

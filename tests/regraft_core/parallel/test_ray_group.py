@@ -6,8 +6,6 @@ import errno
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("ray")
 from ray.exceptions import RayTaskError
 
 from regraft_core.parallel.ray_group import LostConnectionError, Member, Place, _cause_of
