@@ -18,6 +18,7 @@ def s3_server(wrap: Callable[[Any], Any] | None = None) -> Iterator[dict[str, st
     `wrap` gets the WSGI application and returns the one to run.
     """
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -25,12 +26,14 @@ def s3_server(wrap: Callable[[Any], Any] | None = None) -> Iterator[dict[str, st
     if wrap is not None:
         server._server.app = wrap(server._server.app)
     host, port = server.get_host_and_port()
+    S3FileSystem.clear_instance_cache()  # those of another server in this process
     try:
         yield {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
         }  # fmt: skip
     finally:
+        S3FileSystem.clear_instance_cache()
         server.stop()
 
 

@@ -52,7 +52,7 @@ def test_no_good_request_fails_among_faults(tmp_path: Path) -> None:
     images = photographs(4)
     export_model(base / "1", "tiny", 32, images)
     write_labels(base)
-    stage = Stage(base, "embedded", images, bodies, 1.0, 1)
+    stage = Stage(base, "embedded", images, bodies, 1.0, 1, None)
     metrics = mixed_load(
         base, MODEL, "embedded", lambda protocol, at: stage.load(protocol, at, 4), 400, rounds=2
     )
