@@ -89,7 +89,6 @@ def measure_photos(work: Path, large: Photos, rounds: int) -> dict[str, Metric]:
     records = records[: len(records) // BATCH * BATCH]
     decode = make_decoder(large.image_px)
     batch = decode(tf.constant([record.encoded for record in records[:BATCH]]))
-    # Extraction races its engines, and keeps the result for the rounds.
     manifest = extract_features(many, work / "first", options)
     row = find_backbone(large.backbone)
     model = build_backbone(row, large.image_px)
@@ -97,6 +96,10 @@ def measure_photos(work: Path, large: Photos, rounds: int) -> dict[str, Metric]:
     pooled = keras.layers.GlobalAveragePooling2D()(model.output)
     extractor = keras.Model(model.input, {"gap": pooled})
     half: Any = "" if manifest.precision == "float32" else manifest.precision
+    # In each round the chosen engine, without a race, whose time does not depend on the images.
+    options = options.model_copy(
+        update={"feature_engine": manifest.engine, "precision": manifest.precision}
+    )
     engine = Engine(manifest.engine, half)
     network = build_network(engine, model, extractor, row, BATCH)
     network(batch)
