@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regraft_core.runtime.machine import instructions
+
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -80,7 +82,8 @@ def run_benchmark(
 ) -> Path:
     """Parse the command line, measure, write the result to `--json` and print its metrics.
 
-    The result has the command, date and machine of this run; each part has its own.
+    The result has the command, date and machine of this run, with the processor's instructions for
+    vectors and matrices; each part has its own.
     """
     parser = argparse.ArgumentParser(
         prog=f"regraft bench {name}",
@@ -99,6 +102,7 @@ def run_benchmark(
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}",
+        "instructions": instructions(),
     }
     parts = read_parts(options.json) | dict.fromkeys(measurement.parts, run)
     result = {

@@ -1,0 +1,82 @@
+"""Rows of the benchmarks of more than one machine, and of millions of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docs.results.values import Row, goal
+
+
+def scale_out(scale_out: Any) -> list[Row]:
+    """Return the rows of workers of one extraction."""
+    return [
+        (
+            f"slowest of {count} extraction workers: measured / predicted by the cost model",
+            f"{slowest:.1f} / {predicted:.1f} s",
+            f"error {goal(error, percent=True)}",
+        )
+        for count, slowest, predicted, error in (
+            (2, scale_out.slowest_of_2, scale_out.predicted_of_2, scale_out.relative_error_of_2),
+            (4, scale_out.slowest_of_4, scale_out.predicted_of_4, scale_out.relative_error_of_4),
+        )
+    ]
+
+
+def scale(scale: Any) -> list[Row]:
+    """Return the rows of Ray nodes."""
+
+    def both(suffix: str) -> tuple[Any, Any]:
+        return getattr(scale, f"ingest_{suffix}"), getattr(scale, f"extraction_{suffix}")
+
+    equal = scale.equal_digests_nodes, scale.equal_digests_executors, scale.equal_digests_loss
+    return [
+        *(
+            (
+                f"{what}: ingest / extraction",
+                " / ".join(f"{value:.2f}" for value in values),
+                goal(*values),
+            )
+            for what, values in (
+                ("two Ray nodes of one core, speed relative to one", both("speedup_2_nodes")),
+                (
+                    "one Ray node of all cores, time relative to local processes",
+                    both("ray_relative_time"),
+                ),
+                (
+                    "two Ray nodes of which one is killed half-way, time relative to both",
+                    both("lost_node_relative_time"),
+                ),
+            )
+        ),
+        (
+            "equal digests of dataset and features in these three comparisons",
+            " / ".join(f"{value:.0f}" for value in equal),
+            goal(*equal),
+        ),
+    ]
+
+
+def estimate(estimate: Any) -> list[Row]:
+    """Return the rows of predicted runs."""
+    names = [name for name in vars(estimate) if name.startswith("relative_error_")]
+    errors = [getattr(estimate, name) for name in names]
+    counts = " / ".join(f"{int(name.split('_')[2]):,}" for name in names)
+    return [
+        (
+            f"`regraft estimate` from two short runs, error of whole runs of {counts} images",
+            " / ".join(f"{error:.1%}" for error in errors),
+            goal(*errors, percent=True),
+        )
+    ]
+
+
+def scale_catalog(catalog: Any) -> list[Row]:
+    """Return the rows of the catalog of ingest."""
+    return [
+        (
+            "duplicates and splits of 10,000,000 made images: time / peak memory",
+            f"{catalog.catalog_decisions:.0f} s / {catalog.catalog_peak_memory / 1e3:.1f} GB",
+            f"{goal(catalog.catalog_decisions)} s / "
+            f"{goal(catalog.catalog_peak_memory, scale=1000)} GB",
+        )
+    ]
