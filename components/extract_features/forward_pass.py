@@ -1,4 +1,4 @@
-"""Runs images through the frozen backbone: prefetched, two batches at a time."""
+"""Runs images through the frozen backbone: decoded in parallel, two batches at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.options.extract_features import FeatureOptions
 from regraft_core.formats.records import ImageRecord
 from regraft_core.images.augment import augment
-from regraft_core.images.batch_decoding import Batch, decode_each, make_decoder, split_batches
+from regraft_core.images.batch_decoding import (
+    Batch,
+    decode_batch,
+    decode_each,
+    make_decoder,
+    split_batches,
+)
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.training.feature_store import GROUPS, LABELS
 
@@ -31,6 +37,8 @@ def build_forward(
     """Return a function from the images of shards and a view's number to batches of arrays."""
     decode = make_decoder(image_px)
     augmented = _augmentation(options, image_px) if options.augment != "off" else None
+    # Without a GPU, threads that only decode take the cores from those that compute.
+    decodes_ahead = bool(tf.config.list_logical_devices("GPU"))
 
     def batches(shards: Iterable[Iterable[ImageRecord]], view: int) -> Iterator[Arrays]:
         def arrays_of(batch: Batch) -> Arrays:
@@ -40,10 +48,16 @@ def build_forward(
             groups = np.array([record.group for record in records], np.int64)
             return network(pixels) | {LABELS: label_array(records, dataset), GROUPS: groups}
 
-        # A second batch uses the cores that the first leaves idle.
-        split = (split_batches(images, options.batch_size) for images in shards)
-        decoded = decode_each(itertools.chain.from_iterable(split), decode)
-        return prefetch_map(arrays_of, decoded, STREAMS)
+        # A second batch uses the cores, or the GPU, that the first leaves idle.
+        by_shard = (split_batches(images, options.batch_size) for images in shards)
+        split = itertools.chain.from_iterable(by_shard)
+        if decodes_ahead:
+            return prefetch_map(arrays_of, decode_each(split, decode), STREAMS)
+
+        def decoded_arrays(records: list[ImageRecord]) -> Arrays:
+            return arrays_of(decode_batch(records, decode))
+
+        return prefetch_map(decoded_arrays, split, STREAMS + 1)
 
     return batches
 

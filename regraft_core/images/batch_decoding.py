@@ -52,12 +52,17 @@ def split_batches(records: Iterable[ImageRecord], batch_size: int) -> Iterator[l
 
 def decode_each(batches: Iterable[list[ImageRecord]], decode: Decode) -> Iterator[Batch]:
     """Yield given batches with their pixels, as `decode_batches` does."""
+    return prefetch_map(lambda batch: decode_batch(batch, decode), batches, DECODERS)
 
-    def decode_batch(batch: list[ImageRecord]) -> Batch:
-        with naming_undecodable(batch, decode):
-            return batch, decode(tf.constant([record.encoded for record in batch]))
 
-    return prefetch_map(decode_batch, batches, DECODERS)
+def decode_batch(records: list[ImageRecord], decode: Decode) -> Batch:
+    """Return records with their pixels.
+
+    Raises:
+        DataError: an image cannot be decoded; the message has its path.
+    """
+    with naming_undecodable(records, decode):
+        return records, decode(tf.constant([record.encoded for record in records]))
 
 
 @contextlib.contextmanager
