@@ -13,9 +13,9 @@ def benchmark_rows(results: Results) -> Iterator[tuple[str, list[Row]]]:
     """Yield the name of each benchmark, and its rows of a metric, its value and its goal."""
     parts = (
         _demo, quality.accuracy, quality.review, _training, _evaluation, _ingest, _export, _serving,
-        _orchestration, _commands, _scale_out, _gpu, _engines, quality.coverage, quality.drift,
-        quality.several_labels, quality.label_intervals, _scale_catalog, quality.head_penalties,
-        _backbones,
+        _orchestration, _commands, _scale_out, _extraction, _gpu, _engines, quality.coverage,
+        quality.drift, quality.several_labels, quality.label_intervals, _scale_catalog,
+        quality.head_penalties, _backbones,
     )  # fmt: skip
     for part in parts:
         name = part.__name__.lstrip("_")
@@ -90,6 +90,33 @@ def _training(training: Any) -> list[Row]:
         (
             "extraction, time per additional image above 10,000 images relative to below",
             f"{training.scaling_time_per_image_ratio:.2f}",
+            "",
+        ),
+        *_training_precision(training),
+    ]
+
+
+def _training_precision(training: Any) -> list[Row]:
+    names = {"vgg16": "VGG16", "resnet50": "ResNet50", "efficientnet_lite0": "`efficientnet_lite0`"}
+    difference, error = (
+        getattr(training, f"precision_digits_difference{suffix}") for suffix in ("", "_error")
+    )
+    return [
+        (
+            f"steps in bfloat16 relative to float32, speed of `top` / `full`: "
+            f"{', '.join(names.values())}",
+            ", ".join(
+                " / ".join(
+                    f"{getattr(training, f'precision_{name}_{strategy}_speedup'):.2f}"
+                    for strategy in ("top", "full")
+                )
+                for name in names
+            ),
+            "",
+        ),
+        (
+            "`top` in bfloat16 on the digits, accuracy minus that in float32, several seeds",
+            f"{difference:+.2f} points (standard error {error:.2f})",
             "",
         ),
     ]
@@ -247,16 +274,40 @@ def _scale_out(scale_out: Any) -> list[Row]:
     ]
 
 
+def _extraction(extraction: Any) -> list[Row]:
+    def sizes(metric: str) -> list[Any]:
+        return [getattr(extraction, f"{size}_mp_{metric}") for size in ("0_2", "2", "12")]
+
+    ratios, speeds = sizes("ratio_to_limit"), sizes("extraction_speed")
+    return [
+        (
+            "extraction from JPEG photographs of 0.2 / 2 / 12 megapixels, `efficientnet_lite0` at "
+            "224 px",
+            f"{' / '.join(f'{speed:.0f}' for speed in speeds)} images/s",
+            "",
+        ),
+        (
+            "the same, relative to what decoding and engine allow together",
+            " / ".join(f"{ratio:.2f}" for ratio in ratios),
+            goal(*ratios),
+        ),
+    ]
+
+
 def _engines(engines: Any) -> list[Row]:
     names = {"vgg16": "VGG16", "resnet50": "ResNet50", "efficientnet_lite0": "`efficientnet_lite0`"}
     choices = [getattr(engines, f"{name}_choice_of_best") for name in names]
+
+    def rates(name: str, engine: str) -> str:
+        found = (getattr(engines, f"{name}_{engine}{half}") for half in ("float32", "bfloat16"))
+        return " / ".join(f"{rate:.0f}" for rate in found)
+
     rows: list[Row] = [
         (
-            f"forward pass of {label}, float32 / bfloat16: TensorFlow; OpenVINO",
-            f"{getattr(engines, f'{name}_float32'):.0f} / "
-            f"{getattr(engines, f'{name}_bfloat16'):.0f} images/s; "
-            f"{getattr(engines, f'{name}_openvino_float32'):.0f} / "
-            f"{getattr(engines, f'{name}_openvino_bfloat16'):.0f} images/s",
+            f"forward pass of {label}, float32 / bfloat16: TensorFlow; OpenVINO; PyTorch; and by "
+            "Keras' `predict`, float32",
+            f"{rates(name, '')}; {rates(name, 'openvino_')}; {rates(name, 'torch_')}; "
+            f"{getattr(engines, f'{name}_keras_predict'):.0f} images/s",
             "",
         )
         for name, label in names.items()
