@@ -125,4 +125,4 @@ def test_each_part_keeps_its_own_command(tmp_path: Path) -> None:
     assert str(tmp_path) not in result["command"]
     for part, run_of_part in result["parts"].items():
         assert f"--only={part}" in run_of_part["command"]
-        assert run_of_part.keys() == {"command", "date", "machine"}
+        assert run_of_part.keys() == {"command", "date", "machine", "instructions"}
