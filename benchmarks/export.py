@@ -118,6 +118,14 @@ def large_photo(photo: bytes, width: int, height: int, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+def write_large_photos(folder: Path, count: int, width: int, height: int) -> None:
+    """Write different large photographs in a folder for each of two classes."""
+    for number, photo in enumerate(photos(count)):
+        file = folder / ("china", "flower")[number % 2] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(large_photo(photo, width, height, seed=number))
+
+
 def photo_metrics(rounds: int) -> dict[str, Metric]:
     """Compare loading large photographs with decoding them whole, then resizing."""
     import tensorflow as tf

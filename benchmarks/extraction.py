@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.export import large_photo, photos
+from benchmarks.export import write_large_photos
 from benchmarks.result import Measurement, Metric, run_benchmark
 
 BATCH, GOAL = 32, ">= 0.95"
@@ -49,10 +49,7 @@ def write_dataset(folder: Path, large: Photos, count: int) -> Path:
     from components.ingest.ingest import ingest
     from regraft_core.formats.options.ingest import IngestOptions
 
-    for number, photo in enumerate(photos(count)):
-        file = folder / "images" / ("china", "flower")[number % 2] / f"{number}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(large_photo(photo, large.width, large.height, seed=number))
+    write_large_photos(folder / "images", count, large.width, large.height)
     few_others = IngestOptions(near_duplicates="off", validation_fraction=0.02, test_fraction=0.02)
     ingest([str(folder / "images")], folder / "dataset", few_others)
     return folder / "dataset"

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.export import large_photo, photos
+from benchmarks.export import write_large_photos
 from benchmarks.result import Measurement, Metric, read_metrics, run_benchmark
 from pipelines.local.environment import set_variables
 from regraft_core.parallel.executor import Executor
@@ -39,7 +39,7 @@ from regraft_core.runtime.machine import available_cores
 PARTS = ("nodes", "executors", "loss")
 STEPS = ("ingest", "extraction")
 WARM_UP_IMAGES, WARM_UP_PHOTOS = 200, 40
-PHOTO_WIDTH, PHOTO_HEIGHT = 512, 384
+PHOTO_SIDES = 512, 384
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def _measure(options: argparse.Namespace) -> Measurement:
         root = Path(folder)
         write_fashion(root / "images", limit=options.images)
         write_fashion(root / "few", limit=WARM_UP_IMAGES)
-        write_photos(root / "photos", options.photos)
-        write_photos(root / "few-photos", WARM_UP_PHOTOS)
+        write_large_photos(root / "photos", options.photos, *PHOTO_SIDES)
+        write_large_photos(root / "few-photos", WARM_UP_PHOTOS, *PHOTO_SIDES)
         work = Work(root, root / "photos", root / "few-photos", root / "images", root / "few",
                     options.backbone, options.image_px)  # fmt: skip
         for part in parts:
@@ -130,14 +130,6 @@ def _measure(options: argparse.Namespace) -> Measurement:
         f"split of Fashion-MNIST, {options.backbone} at {options.image_px} px",
         metrics, parts,
     )  # fmt: skip
-
-
-def write_photos(folder: Path, count: int) -> None:
-    """Write different photographs in two class folders."""
-    for number, photo in enumerate(photos(count)):
-        file = folder / ("china", "flower")[number % 2] / f"{number}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(large_photo(photo, PHOTO_WIDTH, PHOTO_HEIGHT, seed=number))
 
 
 def _nodes(work: Work) -> dict[str, Metric]:

@@ -129,7 +129,7 @@ def race(
     """
     batch = pixels()
     expected = first.network(batch)
-    # A call alone takes as long per image as several at once, or longer. Short work has no more.
+    # A call alone takes at least as long per image as several at once, so short work ends here.
     start = time.perf_counter()
     first.network(batch)
     if work.images * (time.perf_counter() - start) / int(batch.shape[0]) < LEAST_S:

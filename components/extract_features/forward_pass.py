@@ -57,7 +57,7 @@ def build_forward(
         def decoded_arrays(records: list[ImageRecord]) -> Arrays:
             return arrays_of(decode_batch(records, decode))
 
-        return prefetch_map(decoded_arrays, split, STREAMS + 1)
+        return prefetch_map(decoded_arrays, split, STREAMS + 1)  # one decodes, the others compute
 
     return batches
 

@@ -8,6 +8,8 @@ from typing import Any
 from docs.results import quality_rows as quality
 from docs.results.values import Results, Row, goal, tiny
 
+LABELS = {"vgg16": "VGG16", "resnet50": "ResNet50", "efficientnet_lite0": "`efficientnet_lite0`"}
+
 
 def benchmark_rows(results: Results) -> Iterator[tuple[str, list[Row]]]:
     """Yield the name of each benchmark, and its rows of a metric, its value and its goal."""
@@ -97,20 +99,19 @@ def _training(training: Any) -> list[Row]:
 
 
 def _training_precision(training: Any) -> list[Row]:
-    names = {"vgg16": "VGG16", "resnet50": "ResNet50", "efficientnet_lite0": "`efficientnet_lite0`"}
     difference, error = (
         getattr(training, f"precision_digits_difference{suffix}") for suffix in ("", "_error")
     )
     return [
         (
             f"steps in bfloat16 relative to float32, speed of `top` / `full`: "
-            f"{', '.join(names.values())}",
+            f"{', '.join(LABELS.values())}",
             ", ".join(
                 " / ".join(
                     f"{getattr(training, f'precision_{name}_{strategy}_speedup'):.2f}"
                     for strategy in ("top", "full")
                 )
-                for name in names
+                for name in LABELS
             ),
             "",
         ),
@@ -295,8 +296,11 @@ def _extraction(extraction: Any) -> list[Row]:
 
 
 def _engines(engines: Any) -> list[Row]:
-    names = {"vgg16": "VGG16", "resnet50": "ResNet50", "efficientnet_lite0": "`efficientnet_lite0`"}
-    choices = [getattr(engines, f"{name}_choice_of_best") for name in names]
+    choices = [getattr(engines, f"{name}_choice_of_best") for name in LABELS]
+
+    peers = {"TensorFlow": "", "OpenVINO": "openvino_", "PyTorch": "torch_"}
+    if "vgg16_torch_float32" not in vars(engines):  # measured on request
+        del peers["PyTorch"]
 
     def rates(name: str, engine: str) -> str:
         found = (getattr(engines, f"{name}_{engine}{half}") for half in ("float32", "bfloat16"))
@@ -304,13 +308,13 @@ def _engines(engines: Any) -> list[Row]:
 
     rows: list[Row] = [
         (
-            f"forward pass of {label}, float32 / bfloat16: TensorFlow; OpenVINO; PyTorch; and by "
-            "Keras' `predict`, float32",
-            f"{rates(name, '')}; {rates(name, 'openvino_')}; {rates(name, 'torch_')}; "
+            f"forward pass of {label}, float32 / bfloat16: {'; '.join(peers)}; and by Keras' "
+            "`predict`, float32",
+            f"{'; '.join(rates(name, engine) for engine in peers.values())}; "
             f"{getattr(engines, f'{name}_keras_predict'):.0f} images/s",
             "",
         )
-        for name, label in names.items()
+        for name, label in LABELS.items()
     ]
     chosen = "the engine that extraction chooses, speed relative to the fastest one, slowest"
     return [*rows, (chosen, f"{min(choices):.2f}", goal(choices[0]))]
