@@ -39,7 +39,7 @@ class Photos:
 
 SIZES = {
     "0_2_mp": Photos(512, 384, 960),
-    "2_mp": Photos(1632, 1224, 480),
+    "2_mp": Photos(1632, 1224, 960),
     "12_mp": Photos(4000, 3000, 128),
 }
 
@@ -127,7 +127,7 @@ def measure_photos(work: Path, large: Photos, rounds: int) -> dict[str, Metric]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
 
 
 def measure(options: argparse.Namespace) -> Measurement:

@@ -19,12 +19,14 @@ from regraft_core.images.batch_decoding import (
     decode_batch,
     decode_each,
     make_decoder,
-    split_batches,
+    split_evenly,
 )
 from regraft_core.images.prefetch import prefetch_map
 from regraft_core.training.feature_store import GROUPS, LABELS
 
-Forward = Callable[[Iterable[Iterable[ImageRecord]], int], Iterator[Arrays]]
+ShardImages = tuple[int, Iterable[ImageRecord]]
+"""The number of a shard's images, and the images."""
+Forward = Callable[[Iterable[ShardImages], int], Iterator[Arrays]]
 """From the images of each shard and the number of a view to batches of arrays.
 
 A batch is of one shard, so the results of a shard do not depend on which others a worker has.
@@ -40,7 +42,7 @@ def build_forward(
     # Without a GPU, threads that only decode take the cores from those that compute.
     decodes_ahead = bool(tf.config.list_logical_devices("GPU"))
 
-    def batches(shards: Iterable[Iterable[ImageRecord]], view: int) -> Iterator[Arrays]:
+    def batches(shards: Iterable[ShardImages], view: int) -> Iterator[Arrays]:
         def arrays_of(batch: Batch) -> Arrays:
             records, pixels = batch
             if augmented and view > 0:
@@ -49,7 +51,7 @@ def build_forward(
             return network(pixels) | {LABELS: label_array(records, dataset), GROUPS: groups}
 
         # A second batch uses the cores, or the GPU, that the first leaves idle.
-        by_shard = (split_batches(images, options.batch_size) for images in shards)
+        by_shard = (split_evenly(images, count, options.batch_size) for count, images in shards)
         split = itertools.chain.from_iterable(by_shard)
         if decodes_ahead:
             return prefetch_map(arrays_of, decode_each(split, decode), STREAMS)

@@ -104,7 +104,7 @@ def extract_shards(
     """
     if not shards:
         return
-    images = (read_records(shard_file(dataset, shard)) for shard, _ in shards)
+    images = ((shard.count, read_records(shard_file(dataset, shard))) for shard, _ in shards)
     batches = forward(images, shards[0][1].view)
     for shard, info in shards:
         store.write(info, _of_shard(shard, batches, report))

@@ -50,6 +50,21 @@ def split_batches(records: Iterable[ImageRecord], batch_size: int) -> Iterator[l
     return iter(lambda: list(itertools.islice(remaining, batch_size)), [])
 
 
+def split_evenly(
+    records: Iterable[ImageRecord], count: int, batch_size: int
+) -> Iterator[list[ImageRecord]]:
+    """Yield `count` records in the fewest batches that are allowed, of nearly the same size.
+
+    A small rest would occupy a thread as long as a whole batch does. Records beyond `count` follow.
+    """
+    remaining = iter(records)
+    batches = -(-count // batch_size)
+    for number in range(batches):
+        size = count // batches + (number < count % batches)
+        yield from split_batches(itertools.islice(remaining, size), size)
+    yield from split_batches(remaining, batch_size)
+
+
 def decode_each(batches: Iterable[list[ImageRecord]], decode: Decode) -> Iterator[Batch]:
     """Yield given batches with their pixels, as `decode_batches` does."""
     return prefetch_map(lambda batch: decode_batch(batch, decode), batches, DECODERS)

@@ -25,7 +25,10 @@ def test_batches_are_the_same_if_they_are_decoded_ahead(
     data, options = DatasetManifest.read(dataset), FeatureOptions(backbone="tiny", batch_size=8)
 
     def batches() -> list[Arrays]:
-        shards = [read_records(shard_file(dataset, one)) for one in data.splits["train"].shards]
+        shards = [
+            (one.count, read_records(shard_file(dataset, one)))
+            for one in data.splits["train"].shards
+        ]
         return list(build_forward(mean_colors, options, 32, data)(shards, 0))
 
     here = batches()

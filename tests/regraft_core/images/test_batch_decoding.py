@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from regraft_core.formats.records import ImageRecord
-from regraft_core.images.batch_decoding import decode_batches, make_decoder
+from regraft_core.images.batch_decoding import decode_batches, make_decoder, split_evenly
 from regraft_core.runtime.errors import DataError
 
 
@@ -16,6 +16,25 @@ def test_batches_are_in_order(samples: dict[str, bytes]) -> None:
     batches = list(decode_batches(records, 2, make_decoder(8)))
     assert [len(pixels) for _, pixels in batches] == [2, 2, 1]
     assert list(chain.from_iterable(batch for batch, _ in batches)) == records
+
+
+@pytest.mark.parametrize(
+    ("stored", "sizes"),
+    [(0, []), (1, [1]), (32, [32]), (33, [17, 16]), (70, [24, 23, 23]), (64, [32, 32])],
+)
+def test_batches_of_a_shard_are_of_one_size(stored: int, sizes: list[int]) -> None:
+    records = [ImageRecord(b"", n, str(n), f"{n}.png") for n in range(stored)]
+    batches = list(split_evenly(records, stored, 32))
+    assert [len(batch) for batch in batches] == sizes
+    assert list(chain.from_iterable(batches)) == records
+
+
+@pytest.mark.parametrize(("stored", "sizes"), [(40, [17, 16, 7]), (20, [17, 3])])
+def test_batches_of_a_shard_are_all_that_is_stored(stored: int, sizes: list[int]) -> None:
+    records = [ImageRecord(b"", n, str(n), f"{n}.png") for n in range(stored)]
+    batches = list(split_evenly(records, 33, 32))
+    assert [len(batch) for batch in batches] == sizes
+    assert list(chain.from_iterable(batches)) == records
 
 
 @pytest.mark.parametrize("kind", ["gif", "bmp", "jpeg"])
