@@ -14,6 +14,7 @@ import argparse
 import io
 import os
 import statistics
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -124,6 +125,18 @@ def write_large_photos(folder: Path, count: int, width: int, height: int) -> Non
         file = folder / ("china", "flower")[number % 2] / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(large_photo(photo, width, height, seed=number))
+
+
+def write_photo_copies(photos: Path, target: Path, count: int) -> None:
+    """Write copies of such photographs, which ingest keeps: each has a comment of its own."""
+    originals = [(path.parent.name, path.read_bytes()) for path in sorted(photos.glob("*/*.jpg"))]
+    for number in range(count):
+        label, image = originals[number % len(originals)]
+        folder = target / label
+        folder.mkdir(parents=True, exist_ok=True)
+        comment = b"%08d" % number
+        segment = struct.pack(">HH", 0xFFFE, 2 + len(comment)) + comment
+        (folder / f"{number}.jpg").write_bytes(image[:2] + segment + image[2:])
 
 
 def photo_metrics(rounds: int) -> dict[str, Metric]:

@@ -93,25 +93,53 @@ def measure_downloads(folder: Path, values: Mapping[str, Any]) -> dict[str, Down
         folder: an empty folder.
         values: options of the recipe; the gate must accept the model.
     """
-    import fsspec
-
-    from components.resolve.resolve import resolve_options
-    from pipelines.recipes.recipe import make_recipe
-
     server = CountingServer()
-    with server.running() as environment, _environment(environment):
-        store = fsspec.filesystem("s3")
-        store.mkdir(BUCKET)
-        recipe = make_recipe(
-            work_dir=f"s3://{BUCKET}/work", destination=str(folder / "models"), **values
-        )
-        options = resolve_options(recipe.arguments() | {"workers": 1, "run_id": "run-1"})
+    with _cluster(server, folder, values) as (store, options):
         found = {}
         for step in WIRING:
             before = server.sent
             read = _run_pod(store, folder / step, step, options[step])
             found[step] = Downloads(server.sent - before, read)
     return {step: one for step, one in found.items() if one.read}
+
+
+def measure_worker(folder: Path, values: Mapping[str, Any], workers: int) -> float:
+    """Return the bytes that the first worker of an extraction downloads, relative to the dataset.
+
+    The first one has the most shards.
+
+    Args:
+        folder: an empty folder.
+        values: options of the recipe.
+        workers: how many workers share the extraction.
+    """
+    server = CountingServer()
+    with _cluster(server, folder, values, workers) as (store, options):
+        _run_pod(store, folder / "ingest", "ingest", options["ingest"])
+        sizes = {path: info["size"] for path, info in store.find(BUCKET, detail=True).items()}
+        dataset = sum(size for path, size in sizes.items() if path.endswith(".tfrecord"))
+        before = server.sent
+        _run_pod(store, folder / "worker", "extract_features", options["extract_features"])
+    return (server.sent - before) / dataset
+
+
+@contextlib.contextmanager
+def _cluster(
+    server: CountingServer, folder: Path, values: Mapping[str, Any], workers: int = 1
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Run a server for the context; yield its files, and the options of each step."""
+    import fsspec
+
+    from components.resolve.resolve import resolve_options
+    from pipelines.recipes.recipe import make_recipe
+
+    with server.running() as environment, _environment(environment):
+        store = fsspec.filesystem("s3")
+        store.mkdir(BUCKET)
+        recipe = make_recipe(
+            work_dir=f"s3://{BUCKET}/work", destination=str(folder / "models"), **values
+        )
+        yield store, resolve_options(recipe.arguments() | {"workers": workers, "run_id": "run-1"})
 
 
 @contextlib.contextmanager
@@ -133,7 +161,7 @@ def _run_pod(store: Any, folder: Path, step: str, options: Mapping[str, Any]) ->
     inputs, outputs = WIRING[step]
     for parameter, (producer, output) in inputs.items():
         store.get(f"{BUCKET}/run/{producer}/{output}", str(folder / parameter), recursive=True)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
     subprocess.run([sys.executable, "-m", __name__, step, str(folder)], check=True, cwd=CHECKOUT)
     for output in outputs:

@@ -12,6 +12,7 @@ from benchmarks.step_downloads import (
     Downloads,
     bytes_read,
     measure_downloads,
+    measure_worker,
 )
 
 
@@ -54,3 +55,11 @@ def test_no_step_downloads_more_than_it_reads(tmp_path: Path, shapes: Path) -> N
     assert set(found) == set(WIRING) - {"ingest"}
     too_much = {step: one for step, one in found.items() if not 0.95 <= one.ratio <= 1.05}
     assert too_much == {}
+
+
+@pytest.mark.long(seconds=20)
+def test_a_worker_downloads_its_part_of_the_dataset(tmp_path: Path, shapes: Path) -> None:
+    """The training split is one shard and more than half of the dataset."""
+    values = {"sources": (str(shapes),), "backbone": "tiny"}
+    alone, half = (measure_worker(tmp_path / str(n), values, n) for n in (1, 2))
+    assert half < alone < 1  # no worker reads the test split
