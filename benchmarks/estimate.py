@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     for name, default, text in (
-        ("--samples", "600,1800", "Images of the two short runs."),
-        ("--sizes", "6000,12000", "Images of the runs to predict."),
+        ("--samples", "1000,4000", "Images of the two short runs."),
+        ("--sizes", "10000,20000", "Images of the runs to predict."),
         ("--strategies", "head,top", "Strategies of all runs."),
     ):
         parser.add_argument(name, default=default, help=f"{text} Comma-separated.")

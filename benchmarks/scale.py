@@ -85,7 +85,7 @@ class LosingExecutor(Executor):
     """An executor that loses a node after half of the tasks of each `map`."""
 
     def __init__(self, executor: Executor, cluster: RayCluster) -> None:
-        self._executor, self._cluster = executor, cluster
+        self._executor, self._cluster, self._lost = executor, cluster, False
 
     def __exit__(self, *error: object) -> None:
         """Do nothing: the executor has a context of its own."""
@@ -109,8 +109,14 @@ class LosingExecutor(Executor):
         for number, result in enumerate(results):
             if number == count // 2:
                 self._cluster.stop_node()
+                self._lost = True
             yield result
-        self._cluster.add_node()
+
+    def restore(self) -> None:
+        """Replace the node, if it was lost."""
+        if self._lost:
+            self._cluster.add_node()
+            self._lost = False
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -119,13 +125,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--photos", type=int, default=20_000, help="Photographs for ingest.")
+    parser.add_argument("--photos", type=int, default=30_000, help="Photographs for ingest.")
     parser.add_argument(
-        "--images", type=int, default=10_000, help="Images of each split of Fashion-MNIST."
+        "--images", type=int, default=20_000, help="Images of Fashion-MNIST for training."
     )
     parser.add_argument("--backbone", default="efficientnet_lite0", help="Backbone to run.")
     parser.add_argument("--image-px", type=int, default=128, help="Input image size in pixels.")
-    parser.add_argument("--rounds", type=int, default=3, help="Measurements of each duration.")
+    parser.add_argument("--rounds", type=int, default=2, help="Measurements of each duration.")
     parser.add_argument("--only", choices=PARTS, help="Measure only this part.")
 
 
@@ -145,9 +151,9 @@ def _measure(options: argparse.Namespace) -> Measurement:
         for part in parts:
             metrics |= _PARTS[part](work, options.rounds)
     return Measurement(
-        f"ingest of {options.photos} photographs, extraction of {options.images} images of each "
-        f"split of Fashion-MNIST, {options.backbone} at {options.image_px} px; medians of "
-        f"{options.rounds} rounds",
+        f"ingest of {options.photos} photographs, extraction of {options.images} images of "
+        f"Fashion-MNIST, {options.backbone} at {options.image_px} px; medians of {options.rounds} "
+        "rounds",
         metrics, parts,
     )  # fmt: skip
 
@@ -217,7 +223,7 @@ def _on_nodes(work: Work, nodes: int, losing: bool = False) -> Measured:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         with ray_executor(work.root) as executor:
             assert executor
-            return _run(work, executor, LosingExecutor(executor, cluster) if losing else executor)
+            return _run(work, executor, LosingExecutor(executor, cluster) if losing else None)
 
 
 def _by_ray(work: Work) -> Measured:
@@ -236,14 +242,14 @@ def _cluster(cpus: int) -> Iterator[RayCluster]:
         yield cluster
 
 
-def _run(work: Work, executor: Executor | None, measured: Executor | None = None) -> Measured:
-    """Run both steps, each after a start with few images."""
+def _run(work: Work, executor: Executor | None, losing: LosingExecutor | None = None) -> Measured:
+    """Run both steps, each after a start with few images, which loses no node."""
     with tempfile.TemporaryDirectory(dir=work.root) as out:
-        return _run_in(Path(out), work, executor, measured or executor)
+        return _run_in(Path(out), work, executor, losing)
 
 
 def _run_in(
-    out: Path, work: Work, executor: Executor | None, measured: Executor | None
+    out: Path, work: Work, executor: Executor | None, losing: LosingExecutor | None
 ) -> Measured:
     from components.extract_features.extract_features import extract_features
     from components.ingest.ingest import ingest
@@ -257,13 +263,17 @@ def _run_in(
     all_kept = IngestOptions(near_duplicates="off")
     ingest([str(work.few_photos)], out / "few-photos", all_kept, executor=executor)
     start = time.perf_counter()
-    ingested = ingest([str(work.photos)], out / "photos", all_kept, executor=measured)
+    ingested = ingest([str(work.photos)], out / "photos", all_kept, executor=losing or executor)
     ingest_s = time.perf_counter() - start
+    if losing:
+        losing.restore()
     ingest([str(work.few)], out / "few", IngestOptions(), executor=executor)
     ingest([str(work.images)], out / "dataset", IngestOptions(), executor=executor)
     extract_features(out / "few", out / "few-features", options, executor=executor)
     start = time.perf_counter()
-    features = extract_features(out / "dataset", out / "features", options, executor=measured)
+    features = extract_features(
+        out / "dataset", out / "features", options, executor=losing or executor
+    )
     extraction_s = time.perf_counter() - start
     stored = sorted(
         (shard.stem, *sorted((shard.sha256 or {}).items())) for shard in features.shards
