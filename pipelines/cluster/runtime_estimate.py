@@ -8,9 +8,12 @@ in parallel if there are nodes for them.
 
     part         = ceil(shards / nodes) * images per shard
     extraction   = start-up + max(part / rate, bytes of the part / bandwidth of a node)
-    head         = start-up + pooled bytes / bandwidth + training images / rate
+    head         = start-up + pooled bytes / bandwidth + images of all fits / rate
     top, cached  = start-up + cut bytes / bandwidth + epochs * training images / rate
     top, not     = start-up + epochs * training images * (1 / extraction rate + 1 / top rate)
+
+A head is compared with others on at most `COMPARED` images and then fitted to all. Fits of fewer
+images than features take time with the square of the images.
 
 Without a content store (`--work-dir`), KFP's launcher downloads all input artifacts of a step
 before it starts: each worker the whole dataset. Interruptions lengthen each step as in
@@ -34,6 +37,10 @@ from regraft_core.runtime.errors import InputError
 
 SHARD = 1000
 """Images per shard of a dataset, as ingest writes them."""
+COMPARED = 3000
+"""Images on which heads are compared at most, as `train_head` does."""
+COMPARISONS = 2.5
+"""What the comparisons of a head take, relative to its fits to the same images."""
 RELEASE = "export, verify, publish"
 RELEASE_STEPS = ("export", "verify", "publish")
 MEAN_WAIT = 0.75  # of the longest wait before a retry, see `step_process`
@@ -47,15 +54,17 @@ class Rates:
 
     The defaults are those of `efficientnet_lite0` at 64 px on two CPU cores, with float16
     activations at its default cut (4 x 4 x 112), from `benchmarks/results`: `ingest` of JPEG
-    photos, `demo` and `scale_out`. Photos are assumed to have 100 kB. Without `evaluate_rate`, it
-    is that of extraction. `starts` are the start-up times of single steps, where they differ from
-    `start_s`.
+    photos, `demo`, `scale_out` and `estimate`. Photos are assumed to have 100 kB. Without
+    `evaluate_rate`, it is that of extraction. `head_rate` is that of many images, and `head_width`
+    the number of features of the head. `starts` are the start-up times of single steps, where they
+    differ from `start_s`.
     """
 
     start_s: float = 11.9
     ingest_rate: float = 500.0
     extract_rate: float = 1130.0
-    head_rate: float = 1000.0
+    head_rate: float = 200.0
+    head_width: int = 2752
     top_rate: float = 260.0
     image_kb: float = 100.0
     pooled_kb: float = 13.6
@@ -221,7 +230,9 @@ def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
             "extract_features", part * extraction, workers,
             SHARD * extraction if plan.work_dir else math.inf
         ),
-        "train_head": step("train_head", pooled_s + train / rates.head_rate),
+        "train_head": step(
+            "train_head", pooled_s + head_images(train, rates.head_width) / rates.head_rate
+        ),
         "fine_tune": step("fine_tune", _top_s(plan, rates, train, cached)),
         "evaluate": step("evaluate", test * evaluation),
         RELEASE: _Step(
@@ -274,6 +285,17 @@ def _failure(plan: Plan, parts: Mapping[str, _Step], steps: Mapping[str, float])
 def _wait_s(step: str) -> float:
     """Return the mean wait before the first retry of a step, in seconds."""
     return MEAN_WAIT * RETRY_POLICIES.get(step, RETRY_POLICIES["publish"]).wait_s(0)
+
+
+def head_images(train: int, width: int) -> float:
+    """Return as how many images the fits of a head count, if each took as long as one of many.
+
+    Args:
+        train: training images.
+        width: features of the head.
+    """
+    compared = min(train, COMPARED)
+    return (train * min(train, width) + COMPARISONS * compared**2) / width
 
 
 def extraction_s(images: int, rates: Rates, transfer_s: float = 0.0) -> float:

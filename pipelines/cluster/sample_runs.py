@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.cluster.runtime_estimate import RELEASE_STEPS, Rates
+from pipelines.cluster.runtime_estimate import RELEASE_STEPS, Rates, head_images
 from regraft_core.runtime.errors import InputError
 
 NO_LIMIT = 1e12
@@ -14,11 +14,12 @@ NO_LIMIT = 1e12
 
 @dataclass(frozen=True)
 class SampleRun:
-    """The images of each split of a run, and the seconds of each step."""
+    """The images of each split of a run, the features of its head, and each step's seconds."""
 
     train: int
     validation: int
     test: int
+    head_width: int
     seconds: Mapping[str, float]
 
     @property
@@ -30,8 +31,8 @@ class SampleRun:
 def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Rates) -> Rates:
     """Return start-up times and rates of all steps, fitted to two runs.
 
-    Each step is a line through two points. If the larger run was not slower, the step's time is
-    taken as constant.
+    Each step is a line through two points, that of the head by `head_images`. If the larger run was
+    not slower, the step's time is taken as constant.
 
     Args:
         first: a run.
@@ -48,7 +49,7 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
                          f"and {large.images}")  # fmt: skip
     starts: dict[str, float] = {}
 
-    def rate(step: str, counts: tuple[int, int]) -> float:
+    def rate(step: str, counts: tuple[float, float]) -> float:
         starts[step], found = _line(step, small, large, counts)
         return found
 
@@ -57,7 +58,14 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
         extract_rate=rate(
             "extract_features", (small.train + small.validation, large.train + large.validation)
         ),
-        head_rate=rate("train_head", (small.train, large.train)),
+        head_rate=rate(
+            "train_head",
+            (
+                head_images(small.train, large.head_width),
+                head_images(large.train, large.head_width),
+            ),
+        ),
+        head_width=large.head_width,
         top_rate=rate("fine_tune", (epochs * small.train, epochs * large.train)),
         evaluate_rate=rate("evaluate", (small.test, large.test)),
         image_kb=sizes.image_kb,
@@ -72,7 +80,7 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
 
 
 def _line(
-    step: str, small: SampleRun, large: SampleRun, counts: tuple[int, int]
+    step: str, small: SampleRun, large: SampleRun, counts: tuple[float, float]
 ) -> tuple[float, float]:
     """Return the seconds at zero images, and the images per second."""
     if step not in small.seconds or step not in large.seconds:

@@ -29,9 +29,9 @@ class Speeds:
         float,
         typer.Option(help="Images per second and node of feature extraction and evaluation."),
     ] = Rates.extract_rate
-    head_rate: Annotated[float, typer.Option(help="Images per second of fitting the head.")] = (
-        Rates.head_rate
-    )
+    head_rate: Annotated[
+        float, typer.Option(help="Images per second of all fits of a head, if images are many.")
+    ] = Rates.head_rate
     top_rate: Annotated[
         float, typer.Option(help="Images per second of strategy top, from cached activations.")
     ] = Rates.top_rate

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run
+from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run, head_images
 from pipelines.cluster.sample_runs import SampleRun, rates_of_samples
 from pipelines.finished_run import read_sample_run
 from pipelines.local.run import Summary
 from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
+from tests.conftest import Trained
 
-EPOCHS = 4
+EPOCHS, WIDTH = 4, 500
 
 
 def run(images: int, **seconds: float) -> SampleRun:
@@ -25,12 +27,12 @@ def run(images: int, **seconds: float) -> SampleRun:
     steps = {
         "ingest": 2 + images / 500,
         "extract_features": 6 + (train + validation) / 200,
-        "train_head": 3 + train / 1000,
+        "train_head": 3 + head_images(train, WIDTH) / 1000,
         "fine_tune": 5 + EPOCHS * train / 250,
         "evaluate": 7 + test / 100,
         "export": 8.0, "verify": 9.0, "publish": 1.0,
     }  # fmt: skip
-    return SampleRun(train, validation, test, steps | seconds)
+    return SampleRun(train, validation, test, WIDTH, steps | seconds)
 
 
 @pytest.mark.parametrize("images", [400, 1000, 100_000])
@@ -56,7 +58,7 @@ def test_no_start_up_time_is_negative() -> None:
     ("first", "message"),
     [
         (run(1000), "different numbers of images"),
-        (SampleRun(260, 60, 80, {"ingest": 1.0}), "without the time of extract_features"),
+        (SampleRun(260, 60, 80, WIDTH, {"ingest": 1.0}), "without the time of extract_features"),
     ],
 )
 def test_runs_that_do_not_fit_are_refused(first: SampleRun, message: str) -> None:
@@ -64,11 +66,18 @@ def test_runs_that_do_not_fit_are_refused(first: SampleRun, message: str) -> Non
         rates_of_samples(first, run(1000), EPOCHS, Rates())
 
 
-def test_a_run_has_the_images_of_its_dataset(dataset: Path, tmp_path: Path) -> None:
+def test_a_run_has_the_images_of_its_dataset_and_the_features_of_its_head(
+    dataset: Path, trained: Trained, tmp_path: Path
+) -> None:
+    model = ModelManifest.read(trained.candidates["head"])
+    folder = tmp_path / "evaluate" / "model"
+    folder.mkdir(parents=True)
+    model.write(folder)
     summary = Summary(
         verdict="accepted", reasons=[], strategy="head", model_version=1, saved_model=None,
         published=None, metrics={}, parity={}, timings={"ingest": 1.5}, report="",
-        dataset_digest="", dataset=str(dataset), evaluation="",
+        dataset_digest="", dataset=str(dataset),
+        evaluation=str(tmp_path / "evaluate" / "evaluation"),
     )  # fmt: skip
     (tmp_path / "summary.json").write_text(summary.model_dump_json())
     found = read_sample_run(tmp_path)
@@ -77,6 +86,8 @@ def test_a_run_has_the_images_of_its_dataset(dataset: Path, tmp_path: Path) -> N
         splits[name].count for name in ("train", "validation", "test")
     )
     assert found.images > 0
+    levels = model.head["levels"]
+    assert found.head_width == (sum(one["width"] for one in levels) if levels else 32)
     assert found.seconds == {"ingest": 1.5}
 
 

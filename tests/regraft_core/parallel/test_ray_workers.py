@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.extract_features import shard_extraction
 from components.extract_features.extract_features import extract_features
 from components.ingest.ingest import ingest
 from regraft.bulk.prediction import predict_here
@@ -49,15 +50,22 @@ def workers(cluster: RayCluster, tmp_path: Path) -> Iterator[Executor]:
         yield executor
 
 
-def test_dataset_and_features_are_those_of_local_processes(
-    cluster: RayCluster, shapes: Path, dataset: Path, tmp_path: Path
+def test_dataset_and_features_of_four_nodes_are_those_of_local_processes(
+    cluster: RayCluster,
+    shapes: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cluster.add_node()
+    monkeypatch.setattr(shard_extraction, "IMAGES_PER_TASK", 1)  # a task for each shard
+    for _ in range(3):
+        cluster.add_node()
     options = FeatureOptions(backbone="tiny", views=2, augment="light")
     with ray_executor(tmp_path, shapes, dataset) as executor:
         ingest([str(shapes)], tmp_path / "dataset", IngestOptions(), executor=executor)
         extract_features(dataset, tmp_path / "by_ray", options, executor=executor)
-    cluster.stop_node()
+    for _ in range(3):
+        cluster.stop_node()
     for file in sorted(dataset.glob("*.tfrecord")):
         assert (tmp_path / "dataset" / file.name).read_bytes() == file.read_bytes()
     here = extract_features(dataset, tmp_path / "here", options)
