@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from components.evaluate.report.report_data import ReportData
 from pipelines.cluster.sample_runs import SampleRun
 from pipelines.local.run import read_summary
-from regraft_core.formats.manifests.dataset import DatasetManifest
+from regraft_core.formats.manifests.dataset import SPLITS
 from regraft_core.formats.manifests.model import ModelManifest
+from regraft_core.runtime.errors import InputError
 
 
 def read_sample_run(folder: Path) -> SampleRun:
@@ -17,15 +19,20 @@ def read_sample_run(folder: Path) -> SampleRun:
         InputError: the folder contains no complete run.
     """
     summary = read_summary(folder)
-    splits = DatasetManifest.read(Path(summary.dataset)).splits
+    file = Path(summary.evaluation) / ReportData.file_name
+    try:
+        report = ReportData.model_validate_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"expected the values of a report at {file}: {line}") from error
     train, validation, test = (
-        splits[name].count if name in splits else 0 for name in ("train", "validation", "test")
+        report.dataset.splits[split].count if split in report.dataset.splits else 0
+        for split in SPLITS
     )
-    model = ModelManifest.read(Path(summary.evaluation).parent / "model")
-    return SampleRun(train, validation, test, _head_width(model), summary.timings)
+    return SampleRun(train, validation, test, head_width(report.models[0]), summary.timings)
 
 
-def _head_width(model: ModelManifest) -> int:
+def head_width(model: ModelManifest) -> int:
     """Return the number of features of a linear head: those of its levels, or the pooled ones."""
     levels = model.head["levels"]
     if levels:
