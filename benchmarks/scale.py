@@ -151,9 +151,8 @@ def _measure(options: argparse.Namespace) -> Measurement:
         for part in parts:
             metrics |= _PARTS[part](work, options.rounds)
     return Measurement(
-        f"ingest of {options.photos} photographs, extraction of {options.images} images of "
-        f"Fashion-MNIST, {options.backbone} at {options.image_px} px; medians of {options.rounds} "
-        "rounds",
+        "as many photographs and images of Fashion-MNIST as in each part's command, "
+        f"{options.backbone} at {options.image_px} px; medians of its rounds",
         metrics, parts,
     )  # fmt: skip
 

@@ -12,8 +12,8 @@ in parallel if there are nodes for them.
     top, cached  = start-up + cut bytes / bandwidth + epochs * training images / rate
     top, not     = start-up + epochs * training images * (1 / extraction rate + 1 / top rate)
 
-A head is compared with others on at most `COMPARED` images and then fitted to all. Fits of fewer
-images than features take time with the square of the images.
+A head is compared with others on at most `COMPARED` images and then fitted to all. The time of its
+fits grows with the square of the images as long as these are few.
 
 Without a content store (`--work-dir`), KFP's launcher downloads all input artifacts of a step
 before it starts: each worker the whole dataset. Interruptions lengthen each step as in
@@ -39,8 +39,10 @@ SHARD = 1000
 """Images per shard of a dataset, as ingest writes them."""
 COMPARED = 3000
 """Images on which heads are compared at most, as `train_head` does."""
-COMPARISONS = 2.5
-"""What the comparisons of a head take, relative to its fits to the same images."""
+FEW = 2400
+"""Images up to which the time of a head's fits grows with their square."""
+COMPARISONS = 2.35
+"""What the comparisons of a head take, relative to its fits to as many images."""
 RELEASE = "export, verify, publish"
 RELEASE_STEPS = ("export", "verify", "publish")
 MEAN_WAIT = 0.75  # of the longest wait before a retry, see `step_process`
@@ -55,16 +57,14 @@ class Rates:
     The defaults are those of `efficientnet_lite0` at 64 px on two CPU cores, with float16
     activations at its default cut (4 x 4 x 112), from `benchmarks/results`: `ingest` of JPEG
     photos, `demo`, `scale_out` and `estimate`. Photos are assumed to have 100 kB. Without
-    `evaluate_rate`, it is that of extraction. `head_rate` is that of many images, and `head_width`
-    the number of features of the head. `starts` are the start-up times of single steps, where they
-    differ from `start_s`.
+    `evaluate_rate`, it is that of extraction. `head_rate` is that of many images. `starts` are the
+    start-up times of single steps, where they differ from `start_s`.
     """
 
     start_s: float = 11.9
     ingest_rate: float = 500.0
     extract_rate: float = 1130.0
     head_rate: float = 200.0
-    head_width: int = 2752
     top_rate: float = 260.0
     image_kb: float = 100.0
     pooled_kb: float = 13.6
@@ -230,9 +230,7 @@ def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
             "extract_features", part * extraction, workers,
             SHARD * extraction if plan.work_dir else math.inf
         ),
-        "train_head": step(
-            "train_head", pooled_s + head_images(train, rates.head_width) / rates.head_rate
-        ),
+        "train_head": step("train_head", pooled_s + head_images(train) / rates.head_rate),
         "fine_tune": step("fine_tune", _top_s(plan, rates, train, cached)),
         "evaluate": step("evaluate", test * evaluation),
         RELEASE: _Step(
@@ -287,15 +285,13 @@ def _wait_s(step: str) -> float:
     return MEAN_WAIT * RETRY_POLICIES.get(step, RETRY_POLICIES["publish"]).wait_s(0)
 
 
-def head_images(train: int, width: int) -> float:
-    """Return as how many images the fits of a head count, if each took as long as one of many.
+def head_images(train: int) -> float:
+    """Return as how many of many images the fits of a head to `train` images count.
 
-    Args:
-        train: training images.
-        width: features of the head.
+    The shape is that of heads of 425 to 8,500 images, with 2,752 and 5,504 features, on two cores.
     """
     compared = min(train, COMPARED)
-    return (train * min(train, width) + COMPARISONS * compared**2) / width
+    return (train * min(train, FEW) + COMPARISONS * compared**2) / FEW
 
 
 def extraction_s(images: int, rates: Rates, transfer_s: float = 0.0) -> float:

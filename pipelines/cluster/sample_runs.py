@@ -14,12 +14,11 @@ NO_LIMIT = 1e12
 
 @dataclass(frozen=True)
 class SampleRun:
-    """The images of each split of a run, the features of its head, and each step's seconds."""
+    """The images of each split of a run, and the seconds of each step."""
 
     train: int
     validation: int
     test: int
-    head_width: int
     seconds: Mapping[str, float]
 
     @property
@@ -58,14 +57,7 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
         extract_rate=rate(
             "extract_features", (small.train + small.validation, large.train + large.validation)
         ),
-        head_rate=rate(
-            "train_head",
-            (
-                head_images(small.train, large.head_width),
-                head_images(large.train, large.head_width),
-            ),
-        ),
-        head_width=large.head_width,
+        head_rate=rate("train_head", (head_images(small.train), head_images(large.train))),
         top_rate=rate("fine_tune", (epochs * small.train, epochs * large.train)),
         evaluate_rate=rate("evaluate", (small.test, large.test)),
         image_kb=sizes.image_kb,

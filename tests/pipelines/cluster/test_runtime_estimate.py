@@ -23,9 +23,10 @@ from regraft_core.training.linear_head.head_selection import SELECTION_ROWS
 from tests.command_line import Regraft
 
 RATES = Rates(
-    start_s=10, ingest_rate=1000, extract_rate=100, head_rate=500, head_width=1000,
-    top_rate=500, image_kb=100, pooled_kb=2, activation_kb=8,
+    start_s=10, ingest_rate=1000, extract_rate=100, head_rate=500, top_rate=500,
+    image_kb=100, pooled_kb=2, activation_kb=8,
 )  # fmt: skip
+COMPARISONS_S = COMPARISONS * 3000 * 3000 / 2400 / 500
 
 
 def test_an_example_by_hand() -> None:
@@ -37,25 +38,25 @@ def test_an_example_by_hand() -> None:
     assert found.steps == pytest.approx({
         "ingest": 10 + 200,  # writing and reading 200 kB of each at 100 MB/s is slower than 1000/s
         "extract_features": 10 + 200,  # 80 shards: 20,000 images of each node at 100/s
-        # 80,000 of 2 kB, then fits of 60,000 at 500/s and comparisons of 3,000, nine times as wide
-        "train_head": 10 + 1.6 + 120 + 45,
+        # 80,000 of 2 kB, then fits of 60,000 at 500/s, and comparisons of 3,000
+        "train_head": 10 + 1.6 + 120 + COMPARISONS_S,
         "fine_tune": 10 + 4.8 + 1200,  # 60,000 of 8 kB, then 10 epochs
         "evaluate": 10 + 200,
         "export, verify, publish": 30,
     })  # fmt: skip
     assert found.cached
     assert found.cut_gb == pytest.approx(0.64)
-    alone = 210 + 176.6 + 1214.8 + 210 + 30
+    alone = 210 + 131.6 + COMPARISONS_S + 1214.8 + 210 + 30
     assert found.total_s == pytest.approx(alone + 210)
     assert found.node_hours == pytest.approx((alone + 4 * 210) / 3600)
 
 
 def test_few_images_need_less_than_their_part_of_the_time_of_a_head() -> None:
     assert COMPARED == SELECTION_ROWS
-    fewer, few, many = (head_images(train, 2000) for train in (500, 1000, 100_000))
+    fewer, few, many, more = map(head_images, (500, 1000, 100_000, 200_000))
     assert few == pytest.approx(4 * fewer)
-    assert many == pytest.approx(100_000 + COMPARISONS * 4500)
-    assert head_images(200_000, 2000) - many == pytest.approx(100_000)
+    assert many == pytest.approx(100_000 + 500 * COMPARISONS_S)
+    assert more - many == pytest.approx(100_000)
 
 
 def test_more_nodes_help_up_to_the_number_of_shards_and_the_bandwidth() -> None:
@@ -99,7 +100,7 @@ def test_without_a_content_store_each_worker_downloads_the_dataset() -> None:
     # The dataset of 10 GB, four times, by all at 50 MB/s; then 20,000 images at 100/s.
     assert found.steps["extract_features"] == pytest.approx(10 + 200 + 200)
     features_gb = 80_000 * (2 + 8) / 1e6
-    assert found.steps["train_head"] == pytest.approx(10 + 10 * features_gb + 130 + 45)
+    assert found.steps["train_head"] == pytest.approx(10 + 10 * features_gb + 130 + COMPARISONS_S)
     assert found.steps["export, verify, publish"] == pytest.approx(30 + 2 * 100)
     # The source, extraction, fine_tune, evaluate, export, verify; and the features twice.
     assert found.downloads_gb == pytest.approx(10 + 4 * 10 + 4 * 10 + 2 * features_gb)

@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import keras
 import pytest
 
-from components.evaluate.evaluate import evaluate
 from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run, head_images
 from pipelines.cluster.sample_runs import SampleRun, rates_of_samples
-from pipelines.finished_run import head_width, read_sample_run
+from pipelines.finished_run import read_sample_run
 from pipelines.local.run import Summary
 from regraft_core.formats.manifests.dataset import DatasetManifest
-from regraft_core.formats.manifests.model import ModelManifest
-from regraft_core.formats.options.evaluate import GateOptions
 from regraft_core.runtime.errors import InputError
 from tests.command_line import Regraft
-from tests.conftest import Trained
 
-EPOCHS, WIDTH = 4, 500
+EPOCHS = 4
 
 
 def run(images: int, **seconds: float) -> SampleRun:
@@ -30,12 +25,12 @@ def run(images: int, **seconds: float) -> SampleRun:
     steps = {
         "ingest": 2 + images / 500,
         "extract_features": 6 + (train + validation) / 200,
-        "train_head": 3 + head_images(train, WIDTH) / 1000,
+        "train_head": 3 + head_images(train) / 1000,
         "fine_tune": 5 + EPOCHS * train / 250,
         "evaluate": 7 + test / 100,
         "export": 8.0, "verify": 9.0, "publish": 1.0,
     }  # fmt: skip
-    return SampleRun(train, validation, test, WIDTH, steps | seconds)
+    return SampleRun(train, validation, test, steps | seconds)
 
 
 @pytest.mark.parametrize("images", [400, 1000, 100_000])
@@ -61,7 +56,7 @@ def test_no_start_up_time_is_negative() -> None:
     ("first", "message"),
     [
         (run(1000), "different numbers of images"),
-        (SampleRun(260, 60, 80, WIDTH, {"ingest": 1.0}), "without the time of extract_features"),
+        (SampleRun(260, 60, 80, {"ingest": 1.0}), "without the time of extract_features"),
     ],
 )
 def test_runs_that_do_not_fit_are_refused(first: SampleRun, message: str) -> None:
@@ -69,19 +64,13 @@ def test_runs_that_do_not_fit_are_refused(first: SampleRun, message: str) -> Non
         rates_of_samples(first, run(1000), EPOCHS, Rates())
 
 
-def test_a_run_has_the_images_of_its_dataset_and_the_features_of_its_head(
-    dataset: Path, trained: Trained, tmp_path: Path
-) -> None:
-    evaluation = tmp_path / "evaluation"
+def test_a_run_has_the_images_of_its_dataset(dataset: Path, tmp_path: Path) -> None:
     summary = Summary(
         verdict="accepted", reasons=[], strategy="head", model_version=1, saved_model=None,
         published=None, metrics={}, parity={}, timings={"ingest": 1.5}, report="",
-        dataset_digest="", dataset="", evaluation=str(evaluation),
+        dataset_digest="", dataset=str(dataset), evaluation="",
     )  # fmt: skip
     (tmp_path / "summary.json").write_text(summary.model_dump_json())
-    with pytest.raises(InputError, match=r"^expected the values of a report at .*report\.json"):
-        read_sample_run(tmp_path)
-    evaluate([trained.candidates["head"]], dataset, evaluation, GateOptions())
     found = read_sample_run(tmp_path)
     splits = DatasetManifest.read(dataset).splits
     assert (found.train, found.validation, found.test) == tuple(
@@ -89,18 +78,6 @@ def test_a_run_has_the_images_of_its_dataset_and_the_features_of_its_head(
     )
     assert found.images > 0
     assert found.seconds == {"ingest": 1.5}
-    head = keras.models.load_model(trained.head / "model.keras")
-    assert found.head_width == head.input_shape[-1]
-
-
-@pytest.mark.parametrize(("pooling", "width"), [("gap", 32), ("flatten", 4 * 4 * 32)])
-def test_without_levels_a_head_has_the_features_of_its_pooling(
-    trained: Trained, pooling: str, width: int
-) -> None:
-    model = ModelManifest.read(trained.candidates["head"])
-    assert model.head["levels"]
-    pooled = model.model_copy(update={"head": {"pooling": pooling, "levels": []}})
-    assert head_width(pooled) == width
 
 
 def test_the_command_reads_two_runs(regraft: Regraft, tmp_path: Path) -> None:
