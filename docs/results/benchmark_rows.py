@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from docs.results import quality_rows as quality
+from docs.results import scale_rows as scale
 from docs.results.values import Results, Row, goal, tiny
 
 LABELS = {"vgg16": "VGG16", "resnet50": "ResNet50", "efficientnet_lite0": "`efficientnet_lite0`"}
@@ -15,9 +16,9 @@ def benchmark_rows(results: Results) -> Iterator[tuple[str, list[Row]]]:
     """Yield the name of each benchmark, and its rows of a metric, its value and its goal."""
     parts = (
         _demo, quality.accuracy, quality.review, _training, _evaluation, _ingest, _export, _serving,
-        _orchestration, _commands, _scale_out, _extraction, _gpu, _engines, quality.coverage,
-        quality.drift, quality.several_labels, quality.label_intervals, _scale_catalog,
-        quality.head_penalties, _backbones,
+        _orchestration, _commands, scale.scale_out, scale.scale, _extraction, _gpu,
+        _engines, quality.coverage, quality.drift, quality.several_labels, quality.label_intervals,
+        scale.scale_catalog, quality.head_penalties, _backbones,
     )  # fmt: skip
     for part in parts:
         name = part.__name__.lstrip("_")
@@ -261,20 +262,6 @@ def _orchestration(o: Any) -> list[Row]:
     ]
 
 
-def _scale_out(scale_out: Any) -> list[Row]:
-    return [
-        (
-            f"slowest of {count} extraction workers: measured / predicted by the cost model",
-            f"{slowest:.1f} / {predicted:.1f} s",
-            f"error {goal(error, percent=True)}",
-        )
-        for count, slowest, predicted, error in (
-            (2, scale_out.slowest_of_2, scale_out.predicted_of_2, scale_out.relative_error_of_2),
-            (4, scale_out.slowest_of_4, scale_out.predicted_of_4, scale_out.relative_error_of_4),
-        )
-    ]
-
-
 def _extraction(extraction: Any) -> list[Row]:
     def sizes(metric: str) -> list[Any]:
         return [getattr(extraction, f"{size}_mp_{metric}") for size in ("0_2", "2", "12")]
@@ -343,14 +330,3 @@ def _backbones(backbones: Any) -> list[Row]:
     ratios = [value for name, value in found if name.endswith("_extraction_of_predict")]
     name = f"extraction with networks of KerasHub / Keras' `predict`, lowest of {len(ratios)}"
     return [(name, f"{min(ratios):.2f}", goal(*ratios))]
-
-
-def _scale_catalog(catalog: Any) -> list[Row]:
-    return [
-        (
-            "duplicates and splits of 10,000,000 made images: time / peak memory",
-            f"{catalog.catalog_decisions:.0f} s / {catalog.catalog_peak_memory / 1e3:.1f} GB",
-            f"{goal(catalog.catalog_decisions)} s / "
-            f"{goal(catalog.catalog_peak_memory, scale=1000)} GB",
-        )
-    ]

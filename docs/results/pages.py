@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from docs.results import benchmarks, data_tables, serving_tables, training_tables
+from docs.results import benchmarks, data_tables, scale_rows, serving_tables, training_tables
 from docs.results.values import ROOT, Results, load_results, tiny
 from regraft_core.runtime.container_image import IMAGE
 
@@ -39,6 +39,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "label_intervals": serving_tables.label_intervals,
     "head_penalties": training_tables.head_penalties,
     "scale_catalog": data_tables.scale_catalog,
+    "scale": scale_rows.scale_table,
     "drift": serving_tables.drift,
     "backbones": training_tables.backbones,
     "ingest_speed": data_tables.ingest_speed,
