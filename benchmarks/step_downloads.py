@@ -140,6 +140,7 @@ def _cluster(
             work_dir=f"s3://{BUCKET}/work", destination=str(folder / "models"), **values
         )
         yield store, resolve_options(recipe.arguments() | {"workers": workers, "run_id": "run-1"})
+        store.rm(BUCKET, recursive=True)  # servers of one process share their buckets
 
 
 @contextlib.contextmanager
