@@ -16,7 +16,7 @@ def benchmark_rows(results: Results) -> Iterator[tuple[str, list[Row]]]:
     """Yield the name of each benchmark, and its rows of a metric, its value and its goal."""
     parts = (
         _demo, quality.accuracy, quality.review, _training, _evaluation, _ingest, _export, _serving,
-        _orchestration, _commands, scale.scale_out, scale.scale, _extraction, _gpu,
+        _orchestration, _commands, scale.scale_out, scale.scale, scale.estimate, _extraction, _gpu,
         _engines, quality.coverage, quality.drift, quality.several_labels, quality.label_intervals,
         scale.scale_catalog, quality.head_penalties, _backbones,
     )  # fmt: skip

@@ -63,6 +63,20 @@ def scale(scale: Any) -> list[Row]:
     ]
 
 
+def estimate(estimate: Any) -> list[Row]:
+    """Return the rows of predicted runs."""
+    names = [name for name in vars(estimate) if name.startswith("relative_error_")]
+    errors = [getattr(estimate, name) for name in names]
+    counts = " / ".join(f"{int(name.split('_')[2]):,}" for name in names)
+    return [
+        (
+            f"`regraft estimate` from two short runs, error of whole runs of {counts} images",
+            " / ".join(f"{error:.1%}" for error in errors),
+            goal(*errors, percent=True),
+        )
+    ]
+
+
 def scale_catalog(catalog: Any) -> list[Row]:
     """Return the rows of the catalog of ingest."""
     return [
@@ -76,5 +90,6 @@ def scale_catalog(catalog: Any) -> list[Row]:
 
 
 def scale_table(results: Results) -> str:
-    """Return the rows of Ray nodes."""
-    return markdown(("metric", "measured", "goal"), scale(results["scale"]))
+    """Return the rows of Ray nodes and of predicted runs."""
+    rows = [*scale(results["scale"]), *estimate(results["estimate"])]
+    return markdown(("metric", "measured", "goal"), rows)
