@@ -61,6 +61,7 @@ def _measure(options: argparse.Namespace) -> Measurement:
         predicted = estimate_run(_plan(run, options.epochs), rates)
         name = f"{run.images}_images"
         metrics[f"measured_{name}"] = Metric(seconds, "s")
+        metrics |= {f"{step}_{name}": Metric(value, "s") for step, value in run.seconds.items()}
         metrics[f"predicted_{name}"] = Metric(predicted.total_s, "s")
         metrics[f"relative_error_{name}"] = Metric(
             abs(predicted.total_s / seconds - 1), "", "<= 0.1"

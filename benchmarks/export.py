@@ -127,11 +127,12 @@ def write_large_photos(folder: Path, count: int, width: int, height: int) -> Non
         file.write_bytes(large_photo(photo, width, height, seed=number))
 
 
-def write_photo_copies(photos: Path, target: Path, count: int) -> None:
+def write_photo_copies(originals: Path, target: Path, count: int) -> None:
     """Write copies of such photographs, which ingest keeps: each has a comment of its own."""
-    originals = [(path.parent.name, path.read_bytes()) for path in sorted(photos.glob("*/*.jpg"))]
+    files = sorted(originals.glob("*/*.jpg"))
+    images = [(path.parent.name, path.read_bytes()) for path in files]
     for number in range(count):
-        label, image = originals[number % len(originals)]
+        label, image = images[number % len(images)]
         folder = target / label
         folder.mkdir(parents=True, exist_ok=True)
         comment = b"%08d" % number

@@ -56,9 +56,10 @@ class Rates:
 
     The defaults are those of `efficientnet_lite0` at 64 px on two CPU cores, with float16
     activations at its default cut (4 x 4 x 112), from `benchmarks/results`: `ingest` of JPEG
-    photos, `demo`, `scale_out` and `estimate`. Photos are assumed to have 100 kB. Without
-    `evaluate_rate`, it is that of extraction. `head_rate` is that of many images. `starts` are the
-    start-up times of single steps, where they differ from `start_s`.
+    photos, `demo` and `scale_out`; `head_rate`, which is that of many images, is from the log of
+    `regraft bench estimate`. Photos are assumed to have 100 kB. Without `evaluate_rate`, it is that
+    of extraction. `starts` are the start-up times of single steps, where they differ from
+    `start_s`.
     """
 
     start_s: float = 11.9

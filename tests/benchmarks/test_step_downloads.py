@@ -59,7 +59,6 @@ def test_no_step_downloads_more_than_it_reads(tmp_path: Path, shapes: Path) -> N
 
 @pytest.mark.long(seconds=20)
 def test_a_worker_downloads_its_part_of_the_dataset(tmp_path: Path, shapes: Path) -> None:
-    """The training split is one shard and more than half of the dataset."""
     values = {"sources": (str(shapes),), "backbone": "tiny"}
     alone, half = (measure_worker(tmp_path / str(n), values, n) for n in (1, 2))
     assert half < alone < 1  # no worker reads the test split
