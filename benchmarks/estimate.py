@@ -6,6 +6,9 @@ Fashion-MNIST with strategies `head` and `top`. A first run, which is not counte
 and weights from disk. Two short runs give the start-up time and the rate of each step. Two larger
 runs are predicted and compared, by the sum of the seconds of their steps. The gate accepts every
 model, so that all steps run.
+
+`top` ends after its trials of learning rates, or later. Both ends are predicted before a run, and
+what it took is compared with the prediction for as many epochs as it trained.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any
 
 from benchmarks.result import Measurement, Metric, run_benchmark
 from components.ingest.sources.samples import write_fashion
-from pipelines.cluster.runtime_estimate import Plan, Rates, estimate_run
+from pipelines.cluster.runtime_estimate import Estimate, Plan, Rates, estimate_run, trial_epochs
 from pipelines.cluster.sample_runs import SampleRun, rates_of_samples
 from pipelines.finished_run import read_sample_run
 
@@ -53,21 +56,33 @@ def _measure(options: argparse.Namespace) -> Measurement:
         root = Path(folder)
         _run(root, "warm-up", first, options)
         samples = [_run(root, f"sample-{size}", size, options) for size in (first, second)]
-        rates = rates_of_samples(*samples, options.epochs, Rates())
+        rates = rates_of_samples(*samples, Rates())
         measured = [_run(root, f"run-{size}", size, options) for size in _sizes(options.sizes)]
     metrics = {"samples": Metric(sum(sum(one.seconds.values()) for one in samples), "s")}
+    for name in ("ingest_rate", "extract_rate", "head_rate", "top_rate", "evaluate_rate"):
+        metrics[name] = Metric(getattr(rates, name), "images/s")
     for run in measured:
-        seconds = sum(run.seconds.values())
-        predicted = estimate_run(_plan(run, options.epochs), rates)
-        name = f"{run.images}_images"
-        metrics[f"measured_{name}"] = Metric(seconds, "s")
-        metrics |= {f"{step}_{name}": Metric(value, "s") for step, value in run.seconds.items()}
-        metrics[f"predicted_{name}"] = Metric(predicted.total_s, "s")
-        metrics[f"relative_error_{name}"] = Metric(
-            abs(predicted.total_s / seconds - 1), "", "<= 0.1"
-        )
+        metrics |= _compared(run, estimate_run(_plan(run, options.epochs), rates))
     return Measurement(f"runs one after the other, images of the samples: "
                        f"{[one.images for one in samples]}", metrics)  # fmt: skip
+
+
+def _compared(run: SampleRun, estimate: Estimate) -> dict[str, Metric]:
+    """Return the figures of a run and of its estimate."""
+    seconds, name = sum(run.seconds.values()), f"{run.images}_images"
+    trials, last = trial_epochs(estimate.plan), estimate.plan.top_epochs
+    trained = (run.top_epochs - trials) / last
+    shortest, longest = estimate.without_gain_s, estimate.total_s
+    predicted = shortest + trained * (longest - shortest)
+    return {
+        f"measured_{name}": Metric(seconds, "s"),
+        **{f"{step}_{name}": Metric(value, "s") for step, value in run.seconds.items()},
+        f"top_epochs_{name}": Metric(run.top_epochs, f"of {trials} to {trials + last}"),
+        f"shortest_{name}": Metric(shortest, "s"),
+        f"longest_{name}": Metric(longest, "s"),
+        f"predicted_{name}": Metric(predicted, "s"),
+        f"relative_error_{name}": Metric(abs(predicted / seconds - 1), "", "<= 0.1"),
+    }
 
 
 def _plan(run: SampleRun, epochs: int) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from docs.results.values import Results, Row, goal, markdown
@@ -67,14 +68,31 @@ def estimate(estimate: Any) -> list[Row]:
     """Return the rows of predicted runs."""
     names = [name for name in vars(estimate) if name.startswith("relative_error_")]
     errors = [getattr(estimate, name) for name in names]
-    counts = " / ".join(f"{int(name.split('_')[2]):,}" for name in names)
+    images = [int(name.split("_")[2]) for name in names]
+    counts = " / ".join(f"{count:,}" for count in images)
+    times = " / ".join(
+        f"{value('measured'):.0f} s ({value('shortest'):.0f} to {value('longest'):.0f} s)"
+        for value in (partial(_of_images, estimate, count) for count in images)
+    )
     return [
         (
-            f"`regraft estimate` from two short runs, error of whole runs of {counts} images",
+            f"`regraft estimate` from two short runs, error of whole runs of {counts} images, for "
+            "the epochs that they trained",
             " / ".join(f"{error:.1%}" for error in errors),
             goal(*errors, percent=True),
-        )
+        ),
+        (
+            f"time of these runs (both ends that were predicted before) of {counts} images",
+            times,
+            "",
+        ),
     ]
+
+
+def _of_images(estimate: Any, images: int, name: str) -> float:
+    """Return a figure of the run of so many images."""
+    value: float = getattr(estimate, f"{name}_{images}_images")
+    return value
 
 
 def scale_catalog(catalog: Any) -> list[Row]:

@@ -15,6 +15,9 @@ in parallel if there are nodes for them.
 A head is compared with others on at most `COMPARED` images and then fitted to all. The time of its
 fits grows with the square of the images as long as these are few.
 
+`top` first tries a few learning rates. Only if one of them gains on the head, it is trained on, and
+no run of fewer images can tell. So there are two estimates: all epochs, and those trials alone.
+
 Without a content store (`--work-dir`), KFP's launcher downloads all input artifacts of a step
 before it starts: each worker the whole dataset. Interruptions lengthen each step as in
 `interruptions.py`. A node is paid while its step runs; the nodes of a Ray cluster are paid from its
@@ -43,6 +46,10 @@ FEW = 2400
 """Images up to which the time of a head's fits grows with their square."""
 COMPARISONS = 2.35
 """What the comparisons of a head take, relative to its fits to as many images."""
+LEARNING_RATES = 3
+"""Learning rates that `top` tries."""
+TRIAL_FRACTION = 1 / 9
+"""The length of such a trial, as a fraction of the epochs; at least one epoch."""
 RELEASE = "export, verify, publish"
 RELEASE_STEPS = ("export", "verify", "publish")
 MEAN_WAIT = 0.75  # of the longest wait before a retry, see `step_process`
@@ -56,17 +63,16 @@ class Rates:
 
     The defaults are those of `efficientnet_lite0` at 64 px on two CPU cores, with float16
     activations at its default cut (4 x 4 x 112), from `benchmarks/results`: `ingest` of JPEG
-    photos, `demo` and `scale_out`; `head_rate`, which is that of many images, is from the log of
-    `regraft bench estimate`. Photos are assumed to have 100 kB. Without `evaluate_rate`, it is that
-    of extraction. `starts` are the start-up times of single steps, where they differ from
-    `start_s`.
+    photos, `demo`, `scale_out`, and `estimate` for `head_rate`, which is that of many images, and
+    `top_rate`. Photos are assumed to have 100 kB. Without `evaluate_rate`, it is that of
+    extraction. `starts` are the start-up times of single steps, where they differ from `start_s`.
     """
 
     start_s: float = 11.9
     ingest_rate: float = 500.0
     extract_rate: float = 1130.0
     head_rate: float = 200.0
-    top_rate: float = 260.0
+    top_rate: float = 750.0
     image_kb: float = 100.0
     pooled_kb: float = 13.6
     activation_kb: float = 3.584
@@ -84,7 +90,8 @@ class Plan:
     """The run to estimate. Bandwidths are in megabytes per second, the price is per node and hour.
 
     `work_dir` is whether the run has a content store, from which steps read only what they need.
-    With `ray`, the nodes are a Ray cluster, else workers of Kubeflow.
+    With `ray`, the nodes are a Ray cluster, else workers of Kubeflow. `top_epochs` are those after
+    the trials of learning rates.
     """
 
     images: int
@@ -111,13 +118,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of each step, and the totals.
+    """Seconds of each step, and the totals, if `top` is trained to its end.
 
-    `failure` is the chance that interruptions end the run, which then has to be resumed.
+    `without_gain_s` is the total if it ends after its trials of learning rates. `failure` is the
+    chance that interruptions end the run, which then has to be resumed.
     """
 
     plan: Plan
     steps: dict[str, float]
+    without_gain_s: float
     cached: bool
     cut_gb: float
     node_hours: float
@@ -141,6 +150,7 @@ class Estimate:
             "nodes": self.plan.nodes,
             "steps_s": self.steps,
             "total_s": self.total_s,
+            "total_without_gain_s": self.without_gain_s,
             "node_hours": self.node_hours,
             "cost": self.cost,
             "cut_gb": self.cut_gb,
@@ -181,10 +191,12 @@ def estimate_run(plan: Plan, rates: Rates) -> Estimate:
     cut_gb = (train + validation) * rates.activation_kb / 1e6
     cached = cut_gb <= plan.cache_gb
     parts = _steps(plan, rates, cached)
+    trials = replace(parts["fine_tune"], work_s=_top_s(plan, rates, cached, trial_epochs(plan)))
     interruptions = plan.interruptions
     if not plan.work_dir:  # where checkpoints are
         interruptions = replace(interruptions, checkpoint_s=math.inf)
     steps = {name: part.expected_s(interruptions, _wait_s(name)) for name, part in parts.items()}
+    trials_s = trials.expected_s(interruptions, _wait_s("fine_tune"))
     total_s = sum(steps.values())
     if not math.isfinite(total_s):
         raise InputError(f"interruptions: with {plan.interruptions.per_hour:g} per hour no step "
@@ -195,7 +207,10 @@ def estimate_run(plan: Plan, rates: Rates) -> Estimate:
         paid_s = total_s * plan.nodes + total_s
     failure = _failure(plan, parts, steps)
     downloads_gb = _downloads_gb(plan, rates, cached, parts["extract_features"].nodes)
-    return Estimate(plan, steps, cached, cut_gb, paid_s / 3600, downloads_gb, failure)
+    without_gain_s = total_s - steps["fine_tune"] + trials_s
+    return Estimate(
+        plan, steps, without_gain_s, cached, cut_gb, paid_s / 3600, downloads_gb, failure
+    )
 
 
 def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
@@ -224,6 +239,7 @@ def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
         return _Step(rates.start_of(name), downloads.get(name, 0.0), work_s, nodes, segment_s)
 
     ray = {"start_ray": _Step(rates.ray_start_s, 0.0, 0.0)} if plan.ray else {}
+    epochs = trial_epochs(plan) + plan.top_epochs
     pooled_s = (train + validation) * rates.pooled_kb / single if plan.work_dir else 0.0
     return ray | {
         "ingest": step("ingest", math.ceil(plan.images / ray_nodes) * ingest, ray_nodes),
@@ -232,7 +248,7 @@ def _steps(plan: Plan, rates: Rates, cached: bool) -> dict[str, _Step]:
             SHARD * extraction if plan.work_dir else math.inf
         ),
         "train_head": step("train_head", pooled_s + head_images(train) / rates.head_rate),
-        "fine_tune": step("fine_tune", _top_s(plan, rates, train, cached)),
+        "fine_tune": step("fine_tune", _top_s(plan, rates, cached, epochs)),
         "evaluate": step("evaluate", test * evaluation),
         RELEASE: _Step(
             sum(map(rates.start_of, RELEASE_STEPS)),
@@ -320,11 +336,17 @@ def fit_rates(first: tuple[int, float], second: tuple[int, float], rates: Rates)
     return replace(rates, extract_rate=rate, start_s=start)
 
 
-def _top_s(plan: Plan, rates: Rates, train: int, cached: bool) -> float:
+def trial_epochs(plan: Plan) -> int:
+    """Return the epochs of all trials of learning rates together."""
+    return LEARNING_RATES * max(round(plan.top_epochs * TRIAL_FRACTION), 1)
+
+
+def _top_s(plan: Plan, rates: Rates, cached: bool, epochs: int) -> float:
+    train, _, _ = plan.counts
     if cached:
         reading = train * rates.activation_kb / _bandwidth(plan, 1) if plan.work_dir else 0.0
-        return reading + plan.top_epochs * train / rates.top_rate
-    return plan.top_epochs * train * (1 / rates.extract_rate + 1 / rates.top_rate)
+        return reading + epochs * train / rates.top_rate
+    return epochs * train * (1 / rates.extract_rate + 1 / rates.top_rate)
 
 
 def _bandwidth(plan: Plan, nodes: int) -> float:

@@ -10,15 +10,18 @@ from regraft_core.runtime.errors import InputError
 
 NO_LIMIT = 1e12
 """The rate of a step whose time does not depend on the number of images."""
+SMALLEST_RATIO = 1.5
+"""Of the images of two runs: below it, what they differ by is noise."""
 
 
 @dataclass(frozen=True)
 class SampleRun:
-    """The images of each split of a run, and the seconds of each step."""
+    """The images of each split of a run, the epochs of `top`, and the seconds of each step."""
 
     train: int
     validation: int
     test: int
+    top_epochs: int
     seconds: Mapping[str, float]
 
     @property
@@ -27,25 +30,22 @@ class SampleRun:
         return self.train + self.validation + self.test
 
 
-def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Rates) -> Rates:
+def rates_of_samples(first: SampleRun, second: SampleRun, sizes: Rates) -> Rates:
     """Return start-up times and rates of all steps, fitted to two runs.
 
-    Each step is a line through two points, that of the head by `head_images`. If the larger run was
-    not slower, the step's time is taken as constant.
+    Each step is a line through two points, that of the head by `head_images` and that of
+    fine-tuning by the images of the epochs that were trained. If the larger run was not slower, the
+    step's time is taken as constant.
 
     Args:
         first: a run.
         second: a run with another number of images, and the same recipe.
-        epochs: of strategy `top`.
         sizes: the sizes per image.
 
     Raises:
-        InputError: the runs have the same number of images, or a step is missing in one.
+        InputError: the runs have about the same number of images, or a step is missing in one.
     """
     small, large = sorted((first, second), key=lambda run: run.images)
-    if small.train == large.train:
-        raise InputError(f"expected two runs with different numbers of images, got {small.images} "
-                         f"and {large.images}")  # fmt: skip
     starts: dict[str, float] = {}
 
     def rate(step: str, counts: tuple[float, float]) -> float:
@@ -58,7 +58,9 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
             "extract_features", (small.train + small.validation, large.train + large.validation)
         ),
         head_rate=rate("train_head", (head_images(small.train), head_images(large.train))),
-        top_rate=rate("fine_tune", (epochs * small.train, epochs * large.train)),
+        top_rate=rate(
+            "fine_tune", (small.top_epochs * small.train, large.top_epochs * large.train)
+        ),
         evaluate_rate=rate("evaluate", (small.test, large.test)),
         image_kb=sizes.image_kb,
         pooled_kb=sizes.pooled_kb,
@@ -74,14 +76,22 @@ def rates_of_samples(first: SampleRun, second: SampleRun, epochs: int, sizes: Ra
 def _line(
     step: str, small: SampleRun, large: SampleRun, counts: tuple[float, float]
 ) -> tuple[float, float]:
-    """Return the seconds at zero images, and the images per second."""
+    """Return the seconds at zero images, and the images per second.
+
+    Of fine-tuning, the smaller run can have more `counts` than the larger one.
+    """
     if step not in small.seconds or step not in large.seconds:
         raise InputError(f"expected two complete runs, found one without the time of {step}")
-    before, after = small.seconds[step], large.seconds[step]
-    if after <= before or counts[0] == counts[1]:
+    seconds = small.seconds[step], large.seconds[step]
+    (few, before), (many, after) = sorted(zip(counts, seconds, strict=True))
+    if 0 < many < SMALLEST_RATIO * few:
+        raise InputError(f"{step}: expected a run with at least {SMALLEST_RATIO:g} times the "
+                         f"images of the other, over all epochs, got {few:.0f} and {many:.0f}; "
+                         "give a larger one")  # fmt: skip
+    if after <= before or many == 0:
         return (before + after) / 2, NO_LIMIT
-    found = (counts[1] - counts[0]) / (after - before)
-    start_s = before - counts[0] / found
+    found = (many - few) / (after - before)
+    start_s = before - few / found
     if start_s < 0:  # the line through zero and the larger run
-        return 0.0, counts[1] / after
+        return 0.0, many / after
     return start_s, found

@@ -225,6 +225,7 @@ def print_estimates(estimates: Sequence[Estimate]) -> None:
         rows.add_row(step, *(_duration(one.steps[step]) for one in estimates))
     rows.add_section()
     rows.add_row("total", *(_duration(one.total_s) for one in estimates))
+    rows.add_row("if top gains nothing", *(_duration(one.without_gain_s) for one in estimates))
     rows.add_row("node hours", *(f"{one.node_hours:.1f}" for one in estimates))
     if any(one.cost for one in estimates):
         rows.add_row("price", *(f"{one.cost:,.2f}" for one in estimates))

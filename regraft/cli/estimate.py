@@ -57,7 +57,7 @@ class Speeds:
         ),
     ] = None
 
-    def rates(self, epochs: int) -> Rates:
+    def rates(self) -> Rates:
         """Return the rates, those of the runs if there are any.
 
         Raises:
@@ -74,7 +74,7 @@ class Speeds:
         from pipelines.finished_run import read_sample_run
 
         first, second = (read_sample_run(folder) for folder in folders)
-        return rates_of_samples(first, second, epochs, rates)
+        return rates_of_samples(first, second, rates)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def estimate(
         typer.Option(help="Maximum GB of cached activations; above it, `top` trains from images."),
     ] = Plan.cache_gb,
     top_epochs: Annotated[
-        int, typer.Option(help="Number of epochs for strategy top.")
+        int,
+        typer.Option(help="Number of epochs for strategy top, after its trials of learning rates."),
     ] = Plan.top_epochs,
     json: JsonFlag = False,
 ) -> None:
@@ -159,7 +160,7 @@ def estimate(
 
     if not 1 <= images <= 1e12:
         raise InputError(f"images: expected 1 to 1e12, got {images:g}")
-    rates = speeds.rates(top_epochs)
+    rates = speeds.rates()
     plans = machines.plans(int(images), cache_gb=cache_gb, top_epochs=top_epochs)
     found = [estimate_run(plan, rates) for plan in plans]
     if json:

@@ -110,6 +110,7 @@ def list_results(manifests: Sequence[ModelManifest], chosen: int) -> list[Candid
             validation_accuracy=manifest.validation_accuracy,
             validation_loss=manifest.validation_loss,
             seconds=_training_seconds(manifest),
+            epochs=_training_epochs(manifest),
             chosen=index == chosen,
         )
         for index, manifest in enumerate(manifests)
@@ -123,3 +124,10 @@ def _training_seconds(manifest: ModelManifest) -> float:
         head = sum(epoch.seconds for epoch in manifest.history if epoch.phase == "head")
         return head + float(manifest.measurements["search"]["seconds"])
     return epochs + float(manifest.measurements.get("learning_rate", {}).get("seconds", 0.0))
+
+
+def _training_epochs(manifest: ModelManifest) -> int:
+    """Return the epochs after the head's, with those of the search for the learning rate."""
+    search = manifest.measurements.get("learning_rate", {})
+    tried = len(search.get("trials", ())) * int(search.get("epochs", 0))
+    return tried + sum(epoch.phase != "head" for epoch in manifest.history)

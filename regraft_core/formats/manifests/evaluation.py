@@ -42,6 +42,10 @@ class CandidateResult(Record):
     seconds: float = Field(
         description="Wall time of all epochs, and of the search for the learning rate."
     )
+    epochs: int | None = Field(
+        default=None,
+        description="Epochs of `top` or `full`, with those of the search for the learning rate.",
+    )
     chosen: bool = Field(description="Whether this candidate was chosen.")
 
 

@@ -92,12 +92,13 @@ def test_no_candidate_is_an_error() -> None:
 
 @pytest.mark.parametrize("chosen", [0, 1])
 def test_results_keep_the_order_and_mark_the_chosen(candidate_of, chosen) -> None:
-    searched = {"learning_rate": {"seconds": 3.0}}
+    searched = {"learning_rate": {"trials": [{}, {}, {}], "epochs": 2, "seconds": 3.0}}
     candidates = [candidate_of("head", 0.9), candidate_of("top", 0.95, measurements=searched)]
     rows = list_results(candidates, chosen)
     assert [row.strategy for row in rows] == ["head", "top"]
     assert [row.chosen for row in rows] == [chosen == 0, chosen == 1]
     assert rows[1].seconds == pytest.approx(8.0)
+    assert [row.epochs for row in rows] == [0, 3 * 2 + 5]
 
 
 def test_the_time_of_a_search_counts_all_its_trainings(candidate_of) -> None:

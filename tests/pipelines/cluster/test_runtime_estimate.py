@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 
+from components.fine_tune import rate_search
 from pipelines.cluster.interruptions import Interruptions
 from pipelines.cluster.runtime_estimate import (
     COMPARED,
     COMPARISONS,
+    LEARNING_RATES,
     Plan,
     Rates,
     estimate_run,
     extraction_s,
     fit_rates,
     head_images,
+    trial_epochs,
 )
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.linear_head.head_selection import SELECTION_ROWS
@@ -40,14 +43,15 @@ def test_an_example_by_hand() -> None:
         "extract_features": 10 + 200,  # 80 shards: 20,000 images of each node at 100/s
         # 80,000 of 2 kB, then fits of 60,000 at 500/s, and comparisons of 3,000
         "train_head": 10 + 1.6 + 120 + COMPARISONS_S,
-        "fine_tune": 10 + 4.8 + 1200,  # 60,000 of 8 kB, then 10 epochs
+        "fine_tune": 10 + 4.8 + 1560,  # 60,000 of 8 kB, 3 trials of an epoch, then 10 epochs
         "evaluate": 10 + 200,
         "export, verify, publish": 30,
     })  # fmt: skip
     assert found.cached
     assert found.cut_gb == pytest.approx(0.64)
-    alone = 210 + 131.6 + COMPARISONS_S + 1214.8 + 210 + 30
+    alone = 210 + 131.6 + COMPARISONS_S + 1574.8 + 210 + 30
     assert found.total_s == pytest.approx(alone + 210)
+    assert found.without_gain_s == pytest.approx(alone + 210 - 1200)
     assert found.node_hours == pytest.approx((alone + 4 * 210) / 3600)
 
 
@@ -57,6 +61,13 @@ def test_few_images_need_less_than_their_part_of_the_time_of_a_head() -> None:
     assert few == pytest.approx(4 * fewer)
     assert many == pytest.approx(100_000 + 500 * COMPARISONS_S)
     assert more - many == pytest.approx(100_000)
+
+
+@pytest.mark.parametrize("epochs", [1, 4, 10, 13, 14, 90])
+def test_trials_of_learning_rates_are_those_of_fine_tuning(epochs: int) -> None:
+    trials = len(rate_search.LEARNING_RATES) * rate_search.round_epochs(epochs)
+    assert trial_epochs(Plan(1000, top_epochs=epochs)) == trials
+    assert len(rate_search.LEARNING_RATES) == LEARNING_RATES
 
 
 def test_more_nodes_help_up_to_the_number_of_shards_and_the_bandwidth() -> None:
@@ -75,7 +86,7 @@ def test_more_nodes_help_up_to_the_number_of_shards_and_the_bandwidth() -> None:
 def test_activations_beyond_the_cache_are_recomputed() -> None:
     found = estimate_run(Plan(100_000, cache_gb=0.5, top_epochs=10), RATES)
     assert not found.cached
-    assert found.steps["fine_tune"] == pytest.approx(10 + 10 * 65_000 * (1 / 100 + 1 / 500))
+    assert found.steps["fine_tune"] == pytest.approx(10 + 13 * 65_000 * (1 / 100 + 1 / 500))
 
 
 @pytest.mark.parametrize("images", [100_000, 1_000_000, 10_000_000, 100_000_000])
