@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from docs.results.values import Results, Row, goal, markdown
+from docs.results.values import Results, Row, goal, markdown, with_prefix
 
 
 def ingest_speed(results: Results) -> str:
@@ -133,3 +133,16 @@ def scale_catalog(results: Results) -> str:
          f"{found.catalog_disk_per_image:.0f} bytes", ""),
     ]  # fmt: skip
     return markdown((f"{found.catalog_rows:,.0f} images", "measured", "goal"), rows)
+
+
+def scale_steps(results: Results) -> str:
+    """Return time and memory of the steps of a run of many small images."""
+    found = results["scale_catalog"]
+    metric = with_prefix(found, "steps")
+    rows = [
+        (step, f"{metric(step):,.0f} s", f"{metric(f'{step}_peak_memory') / 1e3:.1f} GB",
+         f"{metric(f'{step}_memory_per_image'):,.0f} bytes")
+        for step in ("ingest", "extraction", "head", "candidate", "evaluation")
+    ]  # fmt: skip
+    header = (f"{found.steps_images:,.0f} images", "time", "peak memory", "memory per image")
+    return markdown(header, rows)

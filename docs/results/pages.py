@@ -39,6 +39,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "label_intervals": serving_tables.label_intervals,
     "head_penalties": training_tables.head_penalties,
     "scale_catalog": data_tables.scale_catalog,
+    "scale_steps": data_tables.scale_steps,
     "scale": scale_rows.scale_table,
     "drift": serving_tables.drift,
     "backbones": training_tables.backbones,

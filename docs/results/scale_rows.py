@@ -96,7 +96,7 @@ def _of_images(estimate: Any, images: int, name: str) -> float:
 
 
 def scale_catalog(catalog: Any) -> list[Row]:
-    """Return the rows of the catalog of ingest."""
+    """Return the rows of the catalog of ingest, and of a whole run."""
     return [
         (
             "duplicates and splits of 10,000,000 made images: time / peak memory",
@@ -104,7 +104,22 @@ def scale_catalog(catalog: Any) -> list[Row]:
             f"{goal(catalog.catalog_decisions)} s / "
             f"{goal(catalog.catalog_peak_memory, scale=1000)} GB",
         ),
+        (
+            f"{catalog.steps_images:,.0f} images of 28 px, from the files to the gate, small "
+            "network: speed / highest peak memory of a step",
+            f"{catalog.steps_speed:.0f} images/s / {_highest_peak(catalog) / 1e3:.1f} GB",
+            "",
+        ),
     ]
+
+
+def _highest_peak(catalog: Any) -> float:
+    """Return the highest peak memory of the steps in MB."""
+    return max(
+        value
+        for name, value in vars(catalog).items()
+        if name.startswith("steps_") and name.endswith("_peak_memory")
+    )
 
 
 def scale_table(results: Results) -> str:

@@ -14,7 +14,6 @@ from components.ingest.sources.folders import LabeledFile
 from components.ingest.sources.source_context import SourceContext
 from components.ingest.sources.split_names import split_of_name
 from components.ingest.sources.system_files import is_system_file
-from components.ingest.sources.tar_stream import TarLimits
 from components.ingest.sources.web_dataset import samples
 from regraft_core.images.file_types import has_image_suffix
 from regraft_core.runtime.errors import InputError
@@ -43,13 +42,12 @@ def shard_folder_images(folder: Path, context: SourceContext) -> Iterator[Labele
     Raises:
         InputError: a shard cannot be read, or is neither a tar nor a table with images.
     """
-    limits = TarLimits(context.options)
     for shard, split in _shards(folder):
-        yield from shard_images(shard, str(shard.relative_to(folder)), split, limits, context)
+        yield from shard_images(shard, str(shard.relative_to(folder)), split, context)
 
 
 def shard_images(
-    shard: Path, name: str, split: str, limits: TarLimits, context: SourceContext
+    shard: Path, name: str, split: str, context: SourceContext
 ) -> Iterator[LabeledFile]:
     """Yield the images of one shard.
 
@@ -57,14 +55,13 @@ def shard_images(
         shard: the file.
         name: of the shard, for messages and paths.
         split: of images without one.
-        limits: of the tars of the source.
         context: of the source.
 
     Raises:
         InputError: it cannot be read, or is neither a tar nor a table with images.
     """
     if archive_kind(shard) == "tar":
-        return samples(shard, name, split, limits, context.options)
+        return samples(shard, name, split, context.options)
     if has_embedded_images(shard, name):
         return embedded_images(shard, name, split, context)
     raise InputError(f"{name}: expected a tar of samples, or a table with images")

@@ -19,7 +19,6 @@ from components.ingest.sources.shard_folders import shard_images
 from components.ingest.sources.source_context import SourceContext
 from components.ingest.sources.table_columns import Row, TableColumns
 from components.ingest.sources.tables import is_table, table_rows
-from components.ingest.sources.tar_stream import TarLimits
 from components.ingest.sources.web_dataset import is_web_dataset
 from regraft_core.formats.options.ingest import FolderUse, IngestOptions
 from regraft_core.runtime.addresses import local_path
@@ -105,7 +104,7 @@ def _records(path: Path, source: str, options: IngestOptions) -> Iterator[Labele
     kind = archive_kind(path)
     is_tar = kind == "tar" and is_web_dataset(path, source, options)
     if is_tar or (not kind and has_embedded_images(path, source)):
-        return shard_images(path, source, "", TarLimits(options), context)
+        return shard_images(path, source, "", context)
     return iter(())
 
 

@@ -33,7 +33,6 @@ from components.ingest.sources.source_context import SourceContext
 from components.ingest.sources.system_files import is_system_file
 from components.ingest.sources.table_files import file_of_local_table, file_of_remote_table
 from components.ingest.sources.tables import is_table, table_rows
-from components.ingest.sources.tar_stream import TarLimits
 from components.ingest.sources.videos import describe_video, is_video
 from components.ingest.sources.web_dataset import is_web_dataset, samples
 from regraft_core.formats.manifest_storage import digest_file
@@ -200,7 +199,6 @@ def _read_shards(source: str, context: SourceContext) -> Iterator[LabeledFile]:
     read from start to end.
     """
     _refuse_checksum(source, context)
-    limits = TarLimits(context.options)
     for shard in shards_of(source):
         name = source_name(shard)
         split = shard_split(name)
@@ -208,13 +206,13 @@ def _read_shards(source: str, context: SourceContext) -> Iterator[LabeledFile]:
         if is_remote(shard) and not on_drive:
             with open_remote(shard, context.options) as stream:
                 if kind_of_start(stream.peek(START_BYTES)) == "tar":
-                    yield from samples(stream, name, split, limits, context.options)
+                    yield from samples(stream, name, split, context.options)
                     continue
         is_local = not (is_remote(shard) or on_drive)
         file = local_path(shard) if is_local else download_cached(shard, context.options)
         if not file.is_file():
             raise InputError(f"{context.name}: expected the shard {shard}, found none")
-        yield from shard_images(file, name, split, limits, context)
+        yield from shard_images(file, name, split, context)
 
 
 def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[LabeledFile]:
@@ -225,7 +223,7 @@ def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[Labe
     name = context.name
     kind = archive_kind(file)
     if kind == "tar" and is_web_dataset(file, name, context.options):
-        return shard_images(file, name, shard_split(name), TarLimits(context.options), context)
+        return shard_images(file, name, shard_split(name), context)
     if kind:
         context.work.mkdir(parents=True)
         extracted = extract(file, context.work, context.options, name)
@@ -234,7 +232,7 @@ def _read_file(file: Path, source: str, context: SourceContext) -> Iterator[Labe
         return _folder_files(context.work, context)
     refuse_page_file(file)
     if has_embedded_images(file, name):
-        return shard_images(file, name, shard_split(name), TarLimits(context.options), context)
+        return shard_images(file, name, shard_split(name), context)
     if is_table(file, name):
         return _read_table(file, source, context)
     if name.lower().endswith(".json"):

@@ -40,13 +40,12 @@ _PLAIN_NAME = re.compile(r"(?:[\w-][\w.-]{0,99}/){0,8}[\w-][\w.-]{0,99}", re.ASC
 _FILES, _FOLDER, _LONG_NAME, _PAX, _PAX_GLOBAL = (b"0", b"\0", b"7"), b"5", b"L", b"x", b"g"
 
 
-class TarLimits:
-    """What may still be read from the tars of one source: bytes and members."""
+class _Limits:
+    """What may still be read from a tar: bytes and members."""
 
     def __init__(self, options: IngestOptions) -> None:
-        self.max_bytes = options.max_archive_bytes
-        self._bytes, self._members = self.max_bytes, options.max_archive_members
-        self.names = MemberNames(options.archive_encoding)
+        self._options = options
+        self._bytes, self._members = options.max_archive_bytes, options.max_archive_members
 
     def count(self, size: int) -> None:
         """Count a member of `size` bytes.
@@ -57,19 +56,28 @@ class TarLimits:
         self._members -= 1
         self._bytes -= size
         if self._members < 0:
-            raise ArchiveError("found more members than --max-archive-members allows")
+            raise _beyond(self._options.max_archive_members, "members")
         if self._bytes < 0:
-            raise ArchiveError("found more bytes than --max-archive-bytes allows")
+            raise _beyond(self._options.max_archive_bytes, "bytes")
+
+
+def _beyond(limit: int, what: str) -> ArchiveError:
+    option = f"--max-archive-{what}"
+    return ArchiveError(
+        f"found more than {limit} {what}; increase {option} if the source is trusted"
+    )
 
 
 @contextlib.contextmanager
-def open_tar(archive: Path | RemoteStream, name: str, limits: TarLimits) -> Iterator[TarStream]:
+def open_tar(
+    archive: Path | RemoteStream, name: str, options: IngestOptions
+) -> Iterator[TarStream]:
     """Open a tar, which may be compressed.
 
     Args:
         archive: the file, or the stream of a remote one.
         name: of the archive, for messages.
-        limits: for this and other archives; is updated.
+        options: its limits, and the encoding of names.
 
     Raises:
         ArchiveError: it is damaged, too large, or has a link, a special file or an unsafe name;
@@ -80,10 +88,14 @@ def open_tar(archive: Path | RemoteStream, name: str, limits: TarLimits) -> Iter
             start = file.peek(6)
             opener = next((f for m, f in _COMPRESSED.items() if start.startswith(m)), None)
             size = file.size if isinstance(file, RemoteStream) else os.fstat(file.fileno()).st_size
-            limit = limits.max_bytes if size is None else max(MIN_LIMIT_BYTES, MAX_RATIO * size)
+            limit = (
+                options.max_archive_bytes
+                if size is None
+                else max(MIN_LIMIT_BYTES, MAX_RATIO * size)
+            )
             with opener(file, "rb") if opener else contextlib.nullcontext(file) as content:
                 can_seek = isinstance(content, io.BufferedReader)
-                yield TarStream(content, limit, limits, can_seek=can_seek)
+                yield TarStream(content, limit, options, can_seek=can_seek)
     except ArchiveError as error:
         raise ArchiveError(f"{name}: {error}") from error
     except OSError as error:
@@ -102,11 +114,12 @@ def _opened(archive: Path | RemoteStream) -> contextlib.AbstractContextManager[A
 class TarStream:
     """A tar that is read from its start to its end."""
 
-    def __init__(self, file: Any, limit: int, limits: TarLimits, *, can_seek: bool) -> None:
+    def __init__(self, file: Any, limit: int, options: IngestOptions, *, can_seek: bool) -> None:
         self._file = file
         self._can_seek = can_seek
         self._left = limit
-        self._limits = limits
+        self._limits = _Limits(options)
+        self._names = MemberNames(options.archive_encoding)
         self._unread = 0
 
     def members(self) -> Iterator[tuple[str, int]]:
@@ -126,7 +139,7 @@ class TarStream:
                 continue
             raw, size = long_name or raw, long_size if long_size >= 0 else size
             long_name, long_size = b"", -1
-            name = self._limits.names.of_bytes(raw)
+            name = self._names.of_bytes(raw)
             self._limits.count(size)
             self._unread = size
             if kind in _FILES and not name.endswith("/"):

@@ -17,7 +17,7 @@ from components.ingest.sources.json_text import check_text, parse_json
 from components.ingest.sources.remote_stream import RemoteStream
 from components.ingest.sources.source_context import MAX_IMAGE_BYTES
 from components.ingest.sources.table_columns import Row, TableColumns, checked_row, values_of
-from components.ingest.sources.tar_stream import TarLimits, open_tar
+from components.ingest.sources.tar_stream import open_tar
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.images.file_types import IMAGE_SUFFIXES
 
@@ -38,7 +38,7 @@ def is_web_dataset(archive: Path, name: str, options: IngestOptions) -> bool:
         ArchiveError: the start of the tar is damaged or has an unsafe member.
     """
     found: dict[str, set[str]] = {}
-    with open_tar(archive, name, TarLimits(options)) as tar:
+    with open_tar(archive, name, options) as tar:
         for (member, _), _ in zip(tar.members(), range(_PEEKED_MEMBERS), strict=False):
             key, kind = _split(member)
             kinds = found.setdefault(key, set())
@@ -50,7 +50,7 @@ def is_web_dataset(archive: Path, name: str, options: IngestOptions) -> bool:
 
 
 def samples(
-    archive: Path | RemoteStream, name: str, split: str, limits: TarLimits, options: IngestOptions
+    archive: Path | RemoteStream, name: str, split: str, options: IngestOptions
 ) -> Iterator[LabeledFile]:
     """Yield the samples of a tar; one without an image or a label has a problem.
 
@@ -58,15 +58,14 @@ def samples(
         archive: the tar, or the stream of a remote one.
         name: of the archive, for messages and paths.
         split: of samples whose record has none.
-        limits: for this and the other tars of the source.
-        options: for the keys of records.
+        options: for the keys of records, and the limits of the tar.
 
     Raises:
         ArchiveError: as `open_tar`.
     """
     file = os.fspath(archive) if isinstance(archive, Path) else ""
     rows = _Rows(name, TableColumns.of(options))
-    with open_tar(archive, name, limits) as tar:
+    with open_tar(archive, name, options) as tar:
         sample: _Sample | None = None
         for member, size in tar.members():
             key, kind = _split(member)

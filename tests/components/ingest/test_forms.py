@@ -16,7 +16,7 @@ from components.ingest.ingest import ingest
 from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.options.ingest import IngestOptions
 from regraft_core.formats.records import read_split
-from regraft_core.runtime.errors import DataError
+from regraft_core.runtime.errors import DataError, InputError
 from regraft_core.sources.state import source_state
 from tests.components.ingest.conftest import write_classes
 from tests.components.ingest.forms import (
@@ -189,6 +189,26 @@ def test_remote_shards_are_streamed_one_after_the_other(
     requests = [(path, "Range" in headers) for path, headers in web.requests]
     assert requests == [(f"/{file.name}", resumed) for file in shards for resumed in (False, True)]
     assert not cache.exists()
+
+
+def test_the_limits_of_archives_are_for_each_shard(
+    web: Web, items: Items, expected: DatasetManifest, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    pattern = web_dataset(tmp_path / "in", items)
+    files = sorted(pattern.parent.iterdir())
+    for file in files:
+        web.plan(f"/{file.name}", Reply(file.read_bytes()))
+    limits = {
+        "max_archive_members": 2 * len(items[::2]),
+        "max_archive_bytes": max(file.stat().st_size for file in files),
+    }
+    sources = {"pattern": pattern, "folder": pattern.parent, "web": f"{web.address}/{pattern.name}"}
+    for name, source in sources.items():
+        assert read(source, tmp_path / name, **limits).digest == expected.digest
+    fewer = limits | {"max_archive_members": limits["max_archive_members"] - 1}
+    with pytest.raises(InputError, match=r"images-000000.tar: found more than \d+ members; inc"):
+        read(pattern, tmp_path / "refused", **fewer)
 
 
 def test_shards_in_a_store_are_streamed(
