@@ -24,6 +24,7 @@ from components.extract_features.engines import (
 from components.extract_features.extractor import build_extractor, choose_cut, choose_levels
 from components.extract_features.forward_pass import build_forward
 from components.extract_features.kept_engines import Work, engine_versions
+from components.extract_features.operation_threads import add_operation_threads
 from components.extract_features.shard_extraction import (
     ExtractionSetup,
     ShardPair,
@@ -85,6 +86,7 @@ def extract_features(
     """
     clock = Clock()
     set_up_gpus(GpuSetup.of(options))
+    add_operation_threads()
     if not 0 <= shard_index < shard_count:
         raise InputError(f"expected a shard index below {shard_count}, got {shard_index}")
     data = DatasetManifest.read(dataset)

@@ -10,6 +10,7 @@ from pathlib import Path
 from components.extract_features.engines import Arrays, Engine, build_network
 from components.extract_features.extractor import build_extractor, choose_levels
 from components.extract_features.forward_pass import Forward, build_forward
+from components.extract_features.operation_threads import add_operation_threads
 from components.extract_features.shard_store import Digests, Kinds, ShardStore
 from regraft_core.backbones.backbone_table import find_backbone
 from regraft_core.backbones.build import build_backbone, weights_digest
@@ -51,6 +52,7 @@ def prepare_extraction(setup: ExtractionSetup) -> Callable[[list[ShardPair]], Di
     """
     options = setup.options
     set_up_gpus(GpuSetup.of(options))
+    add_operation_threads()
     data = DatasetManifest.read(setup.dataset)
     backbone = find_backbone(options.backbone, options.scaling)
     model = build_backbone(backbone, setup.image_px, options.weights)
