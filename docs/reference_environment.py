@@ -17,6 +17,8 @@ VARIABLES = {
     "TF_CPP_MIN_LOG_LEVEL": "Log of TensorFlow: `0` shows all; commands set `3` and steps `2` by "
     "default.",
     "TF_FORCE_GPU_ALLOW_GROWTH": "`false` lets a server take all memory of the GPU at its start.",
+    "TF_NUM_INTEROP_THREADS": "Operations that TensorFlow runs at once; by default twice the cores "
+    "in an extraction without a GPU.",
     "NVIDIA_TF32_OVERRIDE": "`1` computes in TF32 although Regraft turns it off for parity.",
     "TF_CONFIG": "The machines of a training on several ones, as TensorFlow defines it.",
     "REGRAFT_RAY_RUN": "Internal: the run whose Ray cluster a step on Kubeflow connects to.",

@@ -16,7 +16,7 @@ A head is compared with others on at most `COMPARED` images and then fitted to a
 fits grows with the square of the images as long as these are few.
 
 `top` first tries a few learning rates, and goes on only if one of them gains on the head, which
-runs of fewer images cannot tell. So two ends are estimated: after all epochs, and after the trials.
+runs of fewer images do not show. So two ends are estimated: after all epochs, and after the trials.
 
 Without a content store (`--work-dir`), KFP's launcher downloads all input artifacts of a step
 before it starts: each worker the whole dataset. Interruptions lengthen each step as in
