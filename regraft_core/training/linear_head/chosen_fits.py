@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
 from regraft_core.training.linear_head.held_out_fits import FitTask, Trial
+from regraft_core.training.linear_head.level_screening import thread_count
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 from regraft_core.training.linear_head.logistic_fits import LogisticFits
 from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
@@ -36,13 +39,25 @@ class MemberFits:
         `compared` is how many rows the members' penalties are for: more rows need a weaker penalty
         of the mean loss.
         """
-        kernels, biases = [], []
+        # What members share is computed by one thread.
+        shared: dict[tuple[str, bool], list[Trial]] = {}
         for trial in members:
-            penalty = trial.penalty * compared / len(self._rows)
-            fitted = self.fit(replace(trial, penalty=penalty))
-            kernels.append(fitted.kernel / trial.temperature)
-            biases.append(fitted.bias / trial.temperature)
-        return Weights(np.mean(kernels, axis=0), np.mean(biases, axis=0))
+            shared.setdefault((trial.scaling, trial.method == "logistic"), []).append(trial)
+
+        def fit_each(trials: list[Trial]) -> list[tuple[Trial, Weights]]:
+            return [
+                (one, self.fit(replace(one, penalty=one.penalty * compared / len(self._rows))))
+                for one in trials
+            ]
+
+        # Workers of an executor get the blocks of one fit after the other.
+        threads = 1 if self._rows.executor is not None else thread_count()
+        with ThreadPoolExecutor(threads) as pool:
+            fitted = dict(chain.from_iterable(pool.map(fit_each, shared.values())))
+        return Weights(
+            np.mean([fitted[one].kernel / one.temperature for one in members], axis=0),
+            np.mean([fitted[one].bias / one.temperature for one in members], axis=0),
+        )
 
     def fit(self, trial: Trial) -> Weights:
         """Fit a trial's method, scaling and penalty, for unscaled features."""

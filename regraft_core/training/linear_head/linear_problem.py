@@ -52,13 +52,34 @@ class Problem:
 
 def principal_axes(rows: NDArray[np.float32]) -> Axes:
     """Return the axes of the span of scaled rows [n, width], the longest first."""
-    count, width = rows.shape
-    transposed = count < width
-    products = (rows @ rows.T if transposed else rows.T @ rows).astype(np.float64)
+    squares, vectors = _decompose(rows)
+    basis = vectors.astype(np.float32)
+    if _is_wide(rows):
+        basis = rows.T @ (vectors / np.sqrt(squares)).astype(np.float32)
+    return Axes(np.ascontiguousarray(basis), squares / max(len(rows), 1))
+
+
+def principal_coordinates(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], Floats]:
+    """Return scaled rows [n, width] on their principal axes [n, r], and the mean squares [r].
+
+    Of fewer rows than features, the eigenvectors of their products are these coordinates but for
+    the lengths, so that no axes are computed.
+    """
+    squares, vectors = _decompose(rows)
+    if _is_wide(rows):
+        coordinates = (vectors * np.sqrt(squares)).astype(np.float32)
+    else:
+        coordinates = rows @ vectors.astype(np.float32)
+    return np.ascontiguousarray(coordinates), squares / max(len(rows), 1)
+
+
+def _is_wide(rows: NDArray[np.float32]) -> bool:
+    return rows.shape[0] < rows.shape[1]
+
+
+def _decompose(rows: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """Return eigenvalues, the largest first, and eigenvectors of the smaller matrix of products."""
+    products = (rows @ rows.T if _is_wide(rows) else rows.T @ rows).astype(np.float64)
     squares, vectors = eigh(products, overwrite_a=True, check_finite=False)
     kept = squares > max(float(squares[-1]), 0.0) * SHORTEST_AXIS
-    squares, vectors = squares[kept][::-1], vectors[:, kept][:, ::-1]
-    basis = vectors.astype(np.float32)
-    if transposed:
-        basis = rows.T @ (vectors / np.sqrt(squares)).astype(np.float32)
-    return Axes(np.ascontiguousarray(basis), squares / max(count, 1))
+    return squares[kept][::-1], vectors[:, kept][:, ::-1]

@@ -11,7 +11,12 @@ from regraft_core.runtime.machine import available_cores
 from regraft_core.runtime.step_reports import ProgressReporter
 from regraft_core.training.linear_head.head_rows import HeadRows, fits_in_memory, sample_rows
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
-from regraft_core.training.linear_head.linear_problem import Axes, Problem, principal_axes
+from regraft_core.training.linear_head.linear_problem import (
+    Axes,
+    Problem,
+    principal_axes,
+    principal_coordinates,
+)
 from regraft_core.training.linear_head.loss_minimization import Solver
 
 Floats = NDArray[np.float64]
@@ -30,14 +35,14 @@ class LogisticFolds:
 
         `penalties` is how many will be tried, to report progress.
         """
-        axes = principal_axes(rows)
-        self._rows, self._fold_of, self._solver = rows @ axes.basis, fold_of, solver
+        self._rows, squares = principal_coordinates(rows)
+        self._fold_of, self._solver = fold_of, solver
         self._folds = np.unique(fold_of)
         self._problems = [
-            Problem([self._rows[one]], targets[one], weights[one], axes.squares)
+            Problem([self._rows[one]], targets[one], weights[one], squares)
             for one in (fold_of != fold for fold in self._folds)
         ]
-        self._fits = [solver.prior(one.targets, len(axes.squares)) for one in self._problems]
+        self._fits = [solver.prior(one.targets, len(squares)) for one in self._problems]
         self._progress = ProgressReporter(
             "head: fits of logistic regression", len(self._folds) * penalties
         )

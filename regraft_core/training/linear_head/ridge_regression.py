@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.linalg import cho_solve, eigh
 
 from regraft_core.parallel.executor import Executor
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
@@ -35,6 +35,9 @@ class RidgeFolds:
         centered = rows - np.average(rows, axis=0, weights=weights).astype(np.float32)
         self._products = (centered @ centered.T).astype(np.float64)
         self._targets, self._roots, self._fold_of = targets, np.sqrt(weights), fold_of
+        self._weighted = self._products
+        if not np.all(weights == 1.0):
+            self._weighted = self._products * self._roots[:, None] * self._roots
         self._prior = np.average(targets, axis=0, weights=weights)
 
     def scores(self, penalty: float) -> dict[ClosedForm, Floats]:
@@ -44,10 +47,10 @@ class RidgeFolds:
             held_out = self._fold_of == fold
             kept, roots = np.flatnonzero(~held_out), self._roots[~held_out]
             total = float(np.square(roots).sum())
-            matrix = self._products[np.ix_(kept, kept)] * roots[:, None] * roots
+            matrix = self._weighted[np.ix_(kept, kept)]
             matrix[np.diag_indices(len(kept))] += penalty * total
             known = (self._targets[kept] - self._prior) * roots[:, None]
-            dual = cho_solve(cho_factor(matrix, overwrite_a=True, check_finite=False), known)
+            dual = _solve(matrix, known)
             products = self._products[np.ix_(np.flatnonzero(held_out), kept)]
             scores = products @ (dual * roots[:, None])
             ridge[held_out] = self._prior + scores
@@ -94,9 +97,9 @@ class RidgeSystem:
     def fit(self, penalty: float, method: ClosedForm = "ridge") -> Weights:
         """Return the classifier of scaled features, or the logits of discriminant analysis."""
         if self._rows is None:
-            kernel = _solve(self._products, self._moments, penalty * self._total)
+            kernel = _solve(self._with_ridge(penalty), self._moments)
         else:
-            dual = _solve(self._products, self._residuals, penalty * self._total)
+            dual = _solve(self._with_ridge(penalty), self._residuals)
             kernel = self._rows.T @ dual
         if method == "ridge":
             return Weights(kernel, self._prior - self._center @ kernel)
@@ -104,6 +107,11 @@ class RidgeSystem:
         to_logits, bias = _discriminant_map(explained, self._prior)
         kernel = kernel @ to_logits
         return Weights(kernel, bias - self._center @ kernel)
+
+    def _with_ridge(self, penalty: float) -> Floats:
+        matrix = self._products.copy()
+        matrix[np.diag_indices(len(matrix))] += penalty * self._total
+        return matrix
 
 
 def _discriminant_map(explained: Floats, prior: Floats) -> tuple[Floats, Floats]:
@@ -120,10 +128,12 @@ def _discriminant_map(explained: Floats, prior: Floats) -> tuple[Floats, Floats]
     return (axes / (1.0 - between)) @ axes.T, np.log(frequencies) - distances / 2
 
 
-def _solve(products: Floats, right: Floats, ridge: float) -> Floats:
-    matrix = products.copy()
-    matrix[np.diag_indices(len(matrix))] += ridge
-    solution: Floats = cho_solve(cho_factor(matrix, overwrite_a=True, check_finite=False), right)
+def _solve(matrix: Floats, right: Floats) -> Floats:
+    """Return the solution for a positive definite matrix.
+
+    NumPy factors it, because SciPy holds Python's lock meanwhile, so that other threads wait.
+    """
+    solution: Floats = cho_solve((np.linalg.cholesky(matrix), True), right, check_finite=False)
     return solution
 
 

@@ -15,7 +15,12 @@ from regraft_core.training.linear_head import (
     row_blocks,
 )
 from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
-from regraft_core.training.linear_head.linear_problem import Axes, Problem, principal_axes
+from regraft_core.training.linear_head.linear_problem import (
+    Axes,
+    Problem,
+    principal_axes,
+    principal_coordinates,
+)
 from regraft_core.training.linear_head.logistic_regression import prior_weights, solve
 from regraft_core.training.linear_head.row_blocks import split_blocks
 
@@ -49,6 +54,15 @@ def test_the_solution_is_that_of_scikit_learn(count: int, width: int) -> None:
     expected = reference(rows, labels)
     np.testing.assert_allclose(axes.basis @ found.kernel, expected.kernel, atol=0.02)
     np.testing.assert_allclose(found.bias, expected.bias, atol=0.02)
+
+
+@pytest.mark.parametrize(("count", "width"), [(200, 20), (60, 150)])
+def test_coordinates_are_those_on_the_principal_axes(count: int, width: int) -> None:
+    rows, _ = sample(count, width)
+    axes, (coordinates, squares) = principal_axes(rows), principal_coordinates(rows)
+    np.testing.assert_allclose(coordinates, rows @ axes.basis, atol=1e-4)
+    np.testing.assert_allclose(squares, np.square(coordinates).mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(squares, axes.squares)
 
 
 def test_stored_rows_in_parts_and_blocks_have_the_same_solution(
