@@ -140,7 +140,7 @@ def _fit(rows: HeadRows, others: HeadRows, seed: int, *, own: bool) -> _Fitted:
     from regraft_core.training.linear_head.head_rows import scalings
     from regraft_core.training.linear_head.held_out_fits import PATHS
     from regraft_core.training.linear_head.linear_classifier import Weights
-    from regraft_core.training.linear_head.logistic_fits import LogisticFolds, make_problem
+    from regraft_core.training.linear_head.logistic_fits import held_out_logits, make_problem
     from regraft_core.training.multilabel_head.binary_regressions import (
         BINARY,
         binary_losses,
@@ -154,8 +154,7 @@ def _fit(rows: HeadRows, others: HeadRows, seed: int, *, own: bool) -> _Fitted:
     scaling = scalings(rows)["level"]
     penalties = [10.0**exponent for exponent in PATHS["logistic"]]
     scaled = scaling.apply(rows.parts[0])
-    path = LogisticFolds(scaled, targets, ones, fold_of, BINARY, len(penalties))
-    tried = np.stack([path.logits(penalty) for penalty in penalties])
+    tried = np.stack(list(held_out_logits(scaled, targets, ones, fold_of, BINARY, penalties)))
     losses = np.stack([binary_losses(logits, targets).mean(axis=0) for logits in tried])
     chosen = losses.argmin(axis=0) if own else np.full(targets.shape[1], losses.mean(1).argmin())
     problem, axes = make_problem(rows, targets, ones, scaling, np.arange(len(rows)))

@@ -6,8 +6,9 @@ accuracy does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from regraft_core.training.linear_head.head_rows import (
 )
 from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
 from regraft_core.training.linear_head.level_screening import screen_levels, thread_count
-from regraft_core.training.linear_head.logistic_fits import LogisticFolds
+from regraft_core.training.linear_head.logistic_fits import held_out_logits
 from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
 from regraft_core.training.linear_head.ridge_regression import ClosedForm, RidgeFolds
 
@@ -134,8 +135,9 @@ def compare_fits(
     progress = ProgressReporter("head: fits in closed form", len(names) * len(PATHS["ridge"]))
 
     def closed_forms(name: str) -> dict[Method, HeldOutFit]:
-        scores = _ridge_scores(rows, name, task)
-        return _best_penalties(scores, PATHS["ridge"], (levels, name), task, progress.advance)
+        penalties = _penalties("ridge")
+        scores = map(_ridge_scores(rows, name, task), penalties)
+        return _best_penalties(scores, penalties, (levels, name), task, progress.advance)
 
     with ThreadPoolExecutor(thread_count()) as pool:
         found = list(pool.map(closed_forms, names))
@@ -146,6 +148,10 @@ def compare_fits(
         min(discriminant, key=lambda fit: fit.trial.loss),
         _logistic(rows, (levels, best), task, options),
     ]
+
+
+def _penalties(method: str) -> list[float]:
+    return [10.0**exponent for exponent in PATHS[method]]
 
 
 def _ridge_scores(
@@ -160,37 +166,36 @@ def _logistic(
     rows: HeadRows, names: tuple[str, str], task: FitTask, options: HeadOptions
 ) -> HeldOutFit:
     scaled = scalings(rows)[names[1]].apply(rows.take(task.sample))
-    penalties = [options.l2] if options.l2 else PATHS["logistic"]
+    penalties = [options.l2] if options.l2 else _penalties("logistic")
     targets, weights = task.targets[task.sample], task.weights[task.sample]
-    path = LogisticFolds(scaled, targets, weights, task.fold_of, MULTINOMIAL, len(penalties))
-    if options.l2:
-        return _trial(path.logits(options.l2), options.l2, "logistic", names, task)
-    return _best_penalties(
-        lambda penalty: {"logistic": path.logits(penalty)}, PATHS["logistic"], names, task
-    )["logistic"]
+    path = held_out_logits(scaled, targets, weights, task.fold_of, MULTINOMIAL, penalties)
+    with closing(path):
+        of_methods = ({"logistic": logits} for logits in path)
+        return _best_penalties(of_methods, penalties, names, task)["logistic"]
 
 
 def _best_penalties(
-    held_out: Callable[[float], Mapping[Any, Floats]], path: Sequence[float],
+    held_out: Iterable[Mapping[Any, Floats]], penalties: Sequence[float],
     names: tuple[str, str], task: FitTask, done: Callable[[int], object] = lambda count: None,
 ) -> dict[Method, HeldOutFit]:  # fmt: skip
     """Return the fit of each method with the penalty of the lowest loss on the path.
 
-    The path ends at the first penalty that is better for none of them. `done` is called with the
-    number of penalties that are done, or not needed any more.
+    The path ends at the first penalty that is better for none of them. `held_out` are the held-out
+    scores by method, for one penalty after the other. `done` is called with the number of penalties
+    that are done, or not needed any more.
     """
     best: dict[Method, HeldOutFit] = {}
-    for tried, exponent in enumerate(path, 1):
+    for tried, (penalty, by_method) in enumerate(zip(penalties, held_out, strict=False), 1):
         fits = {
-            method: _trial(scores, 10.0**exponent, method, names, task)
-            for method, scores in held_out(10.0**exponent).items()
+            method: _trial(scores, penalty, method, names, task)
+            for method, scores in by_method.items()
         }
         better = {
             method: fit for method, fit in fits.items()
             if method not in best or fit.trial.loss < best[method].trial.loss
         }  # fmt: skip
         if not better:
-            done(len(path) - tried + 1)
+            done(len(penalties) - tried + 1)
             break
         done(1)
         best |= better

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,42 +25,53 @@ Floats = NDArray[np.float64]
 MAX_PRODUCTS = 8192
 
 
-class LogisticFolds:
-    """Fits of all folds but one from penalty to penalty, each from the last one's weights."""
+def held_out_logits(
+    rows: NDArray[np.float32], targets: Floats, weights: Floats, fold_of: NDArray[np.int64],
+    solver: Solver, penalties: Sequence[float],
+) -> Generator[Floats, None, None]:  # fmt: skip
+    """Yield each row's logits [n, k] by the fit of all folds but its own, for each penalty.
 
-    def __init__(
-        self, rows: NDArray[np.float32], targets: Floats, weights: Floats,
-        fold_of: NDArray[np.int64], solver: Solver, penalties: int,
-    ) -> None:  # fmt: skip
-        """Take scaled rows [n, width], targets [n, k], weights [n] and folds [n].
+    A fit starts from the weights of the penalty before. No fold waits for the others, so the fits
+    are ahead of the caller; they end when the generator is closed.
 
-        `penalties` is how many will be tried, to report progress.
-        """
-        self._rows, squares = principal_coordinates(rows)
-        self._fold_of, self._solver = fold_of, solver
-        self._folds = np.unique(fold_of)
-        self._problems = [
-            Problem([self._rows[one]], targets[one], weights[one], squares)
-            for one in (fold_of != fold for fold in self._folds)
-        ]
-        self._fits = [solver.prior(one.targets, len(squares)) for one in self._problems]
-        self._progress = ProgressReporter(
-            "head: fits of logistic regression", len(self._folds) * penalties
-        )
+    Args:
+        rows: scaled, [n, width].
+        targets: of the rows, [n, k].
+        weights: of the rows, [n].
+        fold_of: folds of the rows, [n].
+        solver: the kind of logistic regression.
+        penalties: from strong to weak.
+    """
+    coordinates, squares = principal_coordinates(rows)
+    folds = [fold_of == fold for fold in np.unique(fold_of)]
+    problems = [
+        Problem([coordinates[~inside]], targets[~inside], weights[~inside], squares)
+        for inside in folds
+    ]
+    progress = ProgressReporter("head: fits of logistic regression", len(folds) * len(penalties))
 
-    def logits(self, penalty: float) -> Floats:
-        """Fit all folds and return each row's logits by the fit that did not see it."""
-        found = np.empty((len(self._rows), self._problems[0].targets.shape[1]))
+    def fit(problem: Problem, penalty: float, before: Future[Weights] | None) -> Weights:
+        start = before.result() if before else solver.prior(problem.targets, len(squares))
+        fitted = solver.solve(problem, penalty, start)
+        progress.advance()
+        return fitted
 
-        def fit(k: int) -> None:
-            self._fits[k] = self._solver.solve(self._problems[k], penalty, self._fits[k])
-            inside = self._fold_of == self._folds[k]
-            found[inside] = self._fits[k].logits(self._rows[inside])
-            self._progress.advance()
-
-        with ThreadPoolExecutor(available_cores()) as pool:
-            list(pool.map(fit, range(len(self._folds))))
-        return found
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        fits: list[list[Future[Weights]]] = []
+        for penalty in penalties:
+            before = fits[-1] if fits else [None] * len(folds)
+            fits.append([
+                pool.submit(fit, problem, penalty, one)
+                for problem, one in zip(problems, before, strict=True)
+            ])  # fmt: skip
+        for of_folds in fits:
+            found = np.empty(targets.shape)
+            for inside, fitted in zip(folds, of_folds, strict=True):
+                found[inside] = fitted.result().logits(coordinates[inside])
+            yield found
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class LogisticFits:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
-from regraft_core.training.linear_head.logistic_fits import LogisticFits
+from regraft_core.training.linear_head.linear_classifier import Weights
+from regraft_core.training.linear_head.linear_problem import Problem, principal_coordinates
+from regraft_core.training.linear_head.logistic_fits import LogisticFits, held_out_logits
 from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
 
 COUNT, WIDTH = 200, 12
@@ -30,3 +36,42 @@ def test_the_start_does_not_change_the_solution(axes_of: int) -> None:
         found = LogisticFits(*given, start).fit(1e-2)
         np.testing.assert_allclose(found.kernel, strong.kernel, atol=0.02)
         np.testing.assert_allclose(found.bias, strong.bias, atol=0.01)
+
+
+def test_held_out_logits_are_those_of_fits_without_the_fold() -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(60, 90)).astype(np.float32)
+    labels = np.arange(60) % 3
+    rows[:, :3] += 2 * np.eye(3)[labels]
+    targets, weights, fold_of = np.eye(3)[labels], np.ones(60), np.arange(60) % 4
+    penalties = [1.0, 0.1, 0.01]
+    path = held_out_logits(rows, targets, weights, fold_of, MULTINOMIAL, penalties)
+    coordinates, squares = principal_coordinates(rows)
+    for penalty, found in zip(penalties, path, strict=True):
+        for fold in range(4):
+            kept = fold_of != fold
+            problem = Problem([coordinates[kept]], targets[kept], weights[kept], squares)
+            start = MULTINOMIAL.prior(targets[kept], len(squares))
+            fitted = MULTINOMIAL.solve(problem, penalty, start)
+            expected = fitted.logits(coordinates[~kept])
+            np.testing.assert_allclose(found[~kept], expected, atol=0.02)
+
+
+def test_fits_that_are_not_needed_end_with_the_generator() -> None:
+    started = []
+
+    def solve(problem: Problem, penalty: float, start: Weights) -> Weights:
+        started.append(penalty)
+        time.sleep(0.01)  # all of them would take longer than the test
+        return start
+
+    rows, targets = np.eye(40, dtype=np.float32), np.eye(2)[np.arange(40) % 2]
+    solver = replace(MULTINOMIAL, solve=solve)
+    penalties = [10.0**-exponent for exponent in range(1000)]
+    path = held_out_logits(rows, targets, np.ones(40), np.arange(40) % 5, solver, penalties)
+    with closing(path):
+        next(path)
+    assert 5 <= len(started) < 5 * len(penalties)
+    count = len(started)
+    assert list(path) == []
+    assert len(started) == count
