@@ -50,8 +50,9 @@ class MemberFits:
                 for one in trials
             ]
 
-        # Workers of an executor get the blocks of one fit after the other.
-        threads = 1 if self._rows.executor is not None else thread_count()
+        # Of many rows, each fit has blocks for all cores or workers, and takes memory for them.
+        few = len(self._rows) == len(self._task.sample) and self._rows.executor is None
+        threads = thread_count() if few else 1
         with ThreadPoolExecutor(threads) as pool:
             fitted = dict(chain.from_iterable(pool.map(fit_each, shared.values())))
         return Weights(
