@@ -139,8 +139,7 @@ def _fit(rows: HeadRows, others: HeadRows, seed: int, *, own: bool) -> _Fitted:
     """Fit the labels with the penalty that is best for all of them, or with their own ones."""
     from regraft_core.training.linear_head.head_rows import scalings
     from regraft_core.training.linear_head.held_out_fits import PATHS
-    from regraft_core.training.linear_head.linear_classifier import Weights
-    from regraft_core.training.linear_head.logistic_fits import held_out_logits, make_problem
+    from regraft_core.training.linear_head.logistic_fits import held_out_regressions, make_problem
     from regraft_core.training.multilabel_head.binary_regressions import (
         BINARY,
         binary_losses,
@@ -154,7 +153,8 @@ def _fit(rows: HeadRows, others: HeadRows, seed: int, *, own: bool) -> _Fitted:
     scaling = scalings(rows)["level"]
     penalties = [10.0**exponent for exponent in PATHS["logistic"]]
     scaled = scaling.apply(rows.parts[0])
-    tried = np.stack(list(held_out_logits(scaled, targets, ones, fold_of, BINARY, penalties)))
+    path = held_out_regressions(scaled, targets, ones, fold_of, BINARY, penalties)
+    tried = np.stack([fitted.logits for fitted in path])
     losses = np.stack([binary_losses(logits, targets).mean(axis=0) for logits in tried])
     chosen = losses.argmin(axis=0) if own else np.full(targets.shape[1], losses.mean(1).argmin())
     problem, axes = make_problem(rows, targets, ones, scaling, np.arange(len(rows)))
@@ -162,7 +162,7 @@ def _fit(rows: HeadRows, others: HeadRows, seed: int, *, own: bool) -> _Fitted:
     fitted = solve_labels(
         problem, np.array(penalties)[chosen], prior_classifiers(targets, len(problem.squares))
     )
-    weights = Weights(axes.basis @ fitted.kernel, fitted.bias)
+    weights = axes.to_features(fitted)
     held_out = np.take_along_axis(tried, chosen[None, None], axis=0)[0]
     return _Fitted(held_out, weights.logits(scaling.apply(others.parts[0])))
 

@@ -43,7 +43,7 @@ def reduced_features(rows: HeadRows, seed: int = 0) -> NDArray[np.float32]:
     """Return the scaled features on principal axes, and the length of the rest, [n, axes + 1]."""
     scaling = scalings(rows)["level"]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:SAMPLE_ROWS])
-    basis = principal_axes(scaling.apply(rows.take(chosen))).basis[:, :MAX_AXES]
+    basis = principal_axes(scaling.apply(rows.take(chosen))).longest(MAX_AXES).basis
     found = []
     for part in rows.parts:
         for first in range(0, len(part), _BLOCK_ROWS):

@@ -154,7 +154,7 @@ def fit_ood_detector(
     widths = list(layers.values())
     scaling = scalings(HeadRows([], known, known.astype(np.int64), *statistics, widths))["level"]
     scaled = scaling.apply(values)
-    basis = principal_axes(scaled).basis[:, :axes_limit]
+    basis = principal_axes(scaled).longest(axes_limit).basis
     if not basis.size:
         return None
     inside = (scaled @ basis).astype(np.float64)

@@ -70,7 +70,8 @@ class SolvedHead:
     maps the names of objectives to their held-out values. `held_out_logits` [m, k], with offset,
     and `held_out_labels` [m] are those of the held-out images if the folds had all rows: fits of a
     sample are worse than the head. Otherwise they are empty. `grown` is the comparison of stronger
-    penalties if the members were compared on a sample.
+    penalties if the members were compared on a sample. `solutions` are logistic regressions of
+    scaled features by the name of the scaling, from which fits of similar rows start.
     """
 
     kernel: Floats
@@ -87,6 +88,7 @@ class SolvedHead:
     held_out_logits: Floats = field(default_factory=lambda: np.empty((0, 0)))
     held_out_labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     grown: GrownPenalties | None = None
+    solutions: Mapping[str, Weights] = field(default_factory=dict)
 
 
 def solve_head(
@@ -115,7 +117,10 @@ def solve_head(
         fits = compare_fits(rows, levels, task, options)
         _log([*screened, *fits])
         best = best_mean(_eligible(fits, rows, options), task.known)
-        fitted, grown = _fit_members(rows, task, class_weights, options, best.members, time)
+        starts = {fit.trial.scaling: fit.solution for fit in fits if fit.solution is not None}
+        fitted, solutions, grown = _fit_members(
+            rows, task, class_weights, options, best.members, starts, time
+        )
     members, temperature = best.members, best.temperature
     if grown is not None:
         members, temperature = grown.members, grown.temperature
@@ -130,7 +135,7 @@ def solve_head(
     return SolvedHead(
         kernel=fitted.kernel / temperature, bias=fitted.bias / temperature, offset=offset,
         levels=levels, members=members, rows=len(task.sample), folds=task.folds,
-        temperature=temperature, loss=best.loss, grown=grown,
+        temperature=temperature, loss=best.loss, grown=grown, solutions=solutions,
         trials=sorted((fit.trial for fit in (*screened, *fits)), key=lambda trial: trial.loss),
         held_out={kind: score(kind, predicted, task.known) for kind in objectives},
         held_out_logits=adjusted[:kept], held_out_labels=task.known[:kept],
@@ -139,26 +144,28 @@ def solve_head(
 
 def _fit_members(
     rows: HeadRows, task: FitTask, class_weights: Sequence[float] | None, options: HeadOptions,
-    members: Sequence[Trial], time: HeadTime | None,
-) -> tuple[Weights, GrownPenalties | None]:  # fmt: skip
+    members: Sequence[Trial], starts: Mapping[str, Weights], time: HeadTime | None,
+) -> tuple[Weights, Mapping[str, Weights], GrownPenalties | None]:  # fmt: skip
     """Fit the chosen members to all rows, or to as many as there is time for.
 
     Returns:
-        The classifier, without the temperature, and the comparison of stronger penalties if the
-        members were compared on a sample.
+        The classifier, without the temperature, the solutions to start further fits from, and the
+        comparison of stronger penalties if the members were compared on a sample.
     """
     classes, compared, grown = task.targets.shape[1], len(task.sample), None
     if compared < len(rows):
+        given = rows, classes, class_weights, options, members, compared, starts
         if time is not None:
-            grown = grow_in_time(rows, classes, class_weights, options, members, compared, time)
-            return grown.weights, grown
-        grown = grow_penalties(rows, classes, class_weights, options, members, compared)
-        members = grown.members
+            grown = grow_in_time(*given, time)
+            return grown.weights, grown.solutions, grown
+        grown = grow_penalties(*given)
+        members, starts = grown.members, grown.solutions
     clock = Clock()
-    fitted = MemberFits(rows, task, grown.solutions if grown else None).mean(members, compared)
+    fits = MemberFits(rows, task, starts)
+    fitted = fits.mean(members, compared)
     if time is not None:
         time.measure(len(rows), clock.seconds)
-    return fitted, grown
+    return fitted, fits.solutions, grown
 
 
 def fit_again(
@@ -167,8 +174,7 @@ def fit_again(
     """Fit the members of a chosen head to other rows of its levels, as `solve_head` does."""
     task = make_task(rows, len(solved.offset), class_weights, options, SELECTION_ROWS)
     with threadpool_limits(1, "blas"):
-        fits = MemberFits(rows, task, solved.grown.solutions if solved.grown else None)
-        fitted = fits.mean(solved.members, solved.rows)
+        fitted = MemberFits(rows, task, solved.solutions).mean(solved.members, solved.rows)
     return Weights(fitted.kernel / solved.temperature, fitted.bias / solved.temperature)
 
 

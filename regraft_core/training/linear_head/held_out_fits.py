@@ -6,10 +6,10 @@ accuracy does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +27,8 @@ from regraft_core.training.linear_head.head_rows import (
 )
 from regraft_core.training.linear_head.held_out_scores import fit_temperature, smoothed_loss
 from regraft_core.training.linear_head.level_screening import screen_levels, thread_count
-from regraft_core.training.linear_head.logistic_fits import held_out_logits
+from regraft_core.training.linear_head.linear_classifier import Weights
+from regraft_core.training.linear_head.logistic_fits import held_out_regressions
 from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
 from regraft_core.training.linear_head.ridge_regression import ClosedForm, RidgeFolds
 
@@ -64,10 +65,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class HeldOutFit:
-    """A fit of the sample's rows, and its logits of the scored rows at its temperature."""
+    """A fit of the sample's rows, and its logits of the scored rows at its temperature.
+
+    `solution` is about that of all rows of the sample, for scaled features, if it takes steps to
+    find: further fits start from it.
+    """
 
     trial: Trial
     logits: Floats
+    solution: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -168,10 +174,17 @@ def _logistic(
     scaled = scalings(rows)[names[1]].apply(rows.take(task.sample))
     penalties = [options.l2] if options.l2 else _penalties("logistic")
     targets, weights = task.targets[task.sample], task.weights[task.sample]
-    path = held_out_logits(scaled, targets, weights, task.fold_of, MULTINOMIAL, penalties)
+    path = held_out_regressions(scaled, targets, weights, task.fold_of, MULTINOMIAL, penalties)
+    solutions: dict[float, Weights] = {}
+
+    def logits_by_penalty() -> Iterator[dict[Method, Floats]]:
+        for penalty, fitted in zip(penalties, path, strict=False):
+            solutions[penalty] = fitted.mean
+            yield {"logistic": fitted.logits}
+
     with closing(path):
-        of_methods = ({"logistic": logits} for logits in path)
-        return _best_penalties(of_methods, penalties, names, task)["logistic"]
+        best = _best_penalties(logits_by_penalty(), penalties, names, task)["logistic"]
+    return replace(best, solution=solutions[best.trial.penalty])
 
 
 def _best_penalties(

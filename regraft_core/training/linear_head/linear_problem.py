@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from regraft_core.parallel.executor import Executor
-from regraft_core.training.linear_head.linear_classifier import Scaling
+from regraft_core.training.linear_head.linear_classifier import Scaling, Weights
 from regraft_core.training.linear_head.row_blocks import RowBlocks, Rows
 
 Floats = NDArray[np.float64]
@@ -20,10 +21,59 @@ SHORTEST_AXIS = 1e-6
 
 @dataclass(frozen=True)
 class Axes:
-    """Principal axes: `basis` float32 [width, r], orthonormal, and the mean squares on each."""
+    """Principal axes of the span of scaled rows [n, width], the longest first.
 
-    basis: NDArray[np.float32]
+    `vectors` [min(n, width), r] are orthonormal: the axes, or if the rows are fewer than features
+    the rows' coordinates but for the lengths of the axes. Then the axes are products with the rows,
+    which are not computed for what needs only the coordinates. `squares` [r] are the mean squares
+    of the rows on each axis.
+    """
+
+    rows: NDArray[np.float32]
+    vectors: Floats
     squares: Floats
+
+    @functools.cached_property
+    def basis(self) -> NDArray[np.float32]:
+        """The axes, orthonormal, [width, r]."""
+        axes = self.vectors.astype(np.float32)
+        if self._few_rows:
+            axes = self.rows.T @ (self.vectors / self._lengths).astype(np.float32)
+        return np.ascontiguousarray(axes)
+
+    @property
+    def coordinates(self) -> NDArray[np.float32]:
+        """The rows on the axes, [n, r]."""
+        if self._few_rows:
+            return np.ascontiguousarray((self.vectors * self._lengths).astype(np.float32))
+        return self.rows @ self.basis
+
+    def longest(self, count: int) -> Axes:
+        """Return at most so many axes."""
+        return Axes(self.rows, self.vectors[:, :count], self.squares[:count])
+
+    def to_features(self, weights: Weights) -> Weights:
+        """Return the same classifier of scaled features from one on the axes."""
+        if not self._few_rows:
+            return Weights(self.vectors @ weights.kernel, weights.bias)
+        of_rows = (self.vectors / self._lengths) @ weights.kernel
+        kernel = self.rows.T @ of_rows.astype(np.float32)
+        return Weights(kernel.astype(np.float64), weights.bias)
+
+    def of_features(self, weights: Weights) -> Weights:
+        """Return the classifier on the axes that is nearest to one of scaled features."""
+        if not self._few_rows:
+            return Weights(self.vectors.T @ weights.kernel, weights.bias)
+        logits = (self.rows @ weights.kernel.astype(np.float32)).astype(np.float64)
+        return Weights((self.vectors / self._lengths).T @ logits, weights.bias)
+
+    @property
+    def _few_rows(self) -> bool:
+        return self.rows.shape[0] < self.rows.shape[1]
+
+    @property
+    def _lengths(self) -> Floats:
+        return np.sqrt(self.squares * len(self.rows))
 
 
 @dataclass(frozen=True)
@@ -51,35 +101,13 @@ class Problem:
 
 
 def principal_axes(rows: NDArray[np.float32]) -> Axes:
-    """Return the axes of the span of scaled rows [n, width], the longest first."""
-    squares, vectors = _decompose(rows)
-    basis = vectors.astype(np.float32)
-    if _is_wide(rows):
-        basis = rows.T @ (vectors / np.sqrt(squares)).astype(np.float32)
-    return Axes(np.ascontiguousarray(basis), squares / max(len(rows), 1))
+    """Return the axes of the span of scaled rows [n, width].
 
-
-def principal_coordinates(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], Floats]:
-    """Return scaled rows [n, width] on their principal axes [n, r], and the mean squares [r].
-
-    Of fewer rows than features, the eigenvectors of their products are these coordinates but for
-    the lengths, so that no axes are computed.
+    They are found from the smaller matrix of products, of the rows or of the features.
     """
-    squares, vectors = _decompose(rows)
-    if _is_wide(rows):
-        coordinates = (vectors * np.sqrt(squares)).astype(np.float32)
-    else:
-        coordinates = rows @ vectors.astype(np.float32)
-    return np.ascontiguousarray(coordinates), squares / max(len(rows), 1)
-
-
-def _is_wide(rows: NDArray[np.float32]) -> bool:
-    return rows.shape[0] < rows.shape[1]
-
-
-def _decompose(rows: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """Return eigenvalues, the largest first, and eigenvectors of the smaller matrix of products."""
-    products = (rows @ rows.T if _is_wide(rows) else rows.T @ rows).astype(np.float64)
+    few = rows.shape[0] < rows.shape[1]
+    products = (rows @ rows.T if few else rows.T @ rows).astype(np.float64)
     squares, vectors = eigh(products, overwrite_a=True, check_finite=False)
     kept = squares > max(float(squares[-1]), 0.0) * SHORTEST_AXIS
-    return squares[kept][::-1], vectors[:, kept][:, ::-1]
+    squares, vectors = squares[kept][::-1], vectors[:, kept][:, ::-1]
+    return Axes(rows, np.ascontiguousarray(vectors), squares / max(len(rows), 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from regraft_core.training.linear_head.linear_problem import (
     Axes,
     Problem,
     principal_axes,
-    principal_coordinates,
 )
 from regraft_core.training.linear_head.loss_minimization import Solver
 
@@ -25,13 +25,23 @@ Floats = NDArray[np.float64]
 MAX_PRODUCTS = 8192
 
 
-def held_out_logits(
+class HeldOutRegression(NamedTuple):
+    """Fits of all folds but one: each row's logits [n, k] by the fit that did not see its fold.
+
+    `mean` is the mean of the fits, a classifier of scaled features.
+    """
+
+    logits: Floats
+    mean: Weights
+
+
+def held_out_regressions(
     rows: NDArray[np.float32], targets: Floats, weights: Floats, fold_of: NDArray[np.int64],
     solver: Solver, penalties: Sequence[float],
-) -> Generator[Floats, None, None]:  # fmt: skip
-    """Yield each row's logits [n, k] by the fit of all folds but its own, for each penalty.
+) -> Generator[HeldOutRegression, None, None]:  # fmt: skip
+    """Yield the fits of all folds but one for each penalty.
 
-    A fit starts from the weights of the penalty before. No fold waits for the others, so the fits
+    A fit starts from the weights of the penalties before. No fold waits for the others, so the fits
     are ahead of the caller; they end when the generator is closed.
 
     Args:
@@ -42,40 +52,72 @@ def held_out_logits(
         solver: the kind of logistic regression.
         penalties: from strong to weak.
     """
-    coordinates, squares = principal_coordinates(rows)
-    folds = [fold_of == fold for fold in np.unique(fold_of)]
+    axes = principal_axes(rows)
+    coordinates, folds = axes.coordinates, [fold_of == fold for fold in np.unique(fold_of)]
     problems = [
-        Problem([coordinates[~inside]], targets[~inside], weights[~inside], squares)
+        Problem([coordinates[~inside]], targets[~inside], weights[~inside], axes.squares)
         for inside in folds
     ]
     progress = ProgressReporter("head: fits of logistic regression", len(folds) * len(penalties))
 
-    def fit(problem: Problem, penalty: float, before: Future[Weights] | None) -> Weights:
-        start = before.result() if before else solver.prior(problem.targets, len(squares))
+    def fit(problem: Problem, penalty: float, before: Sequence[Future[Solution]]) -> Solution:
+        prior = solver.prior(problem.targets, len(axes.squares))
+        start = predict_solution([one.result() for one in before], penalty, prior)
         fitted = solver.solve(problem, penalty, start)
         progress.advance()
-        return fitted
+        return Solution(penalty, fitted)
 
     pool = ThreadPoolExecutor(available_cores())
     try:
-        fits: list[list[Future[Weights]]] = []
+        paths: list[list[Future[Solution]]] = [[] for _ in folds]
         for penalty in penalties:
-            before = fits[-1] if fits else [None] * len(folds)
-            fits.append([
-                pool.submit(fit, problem, penalty, one)
-                for problem, one in zip(problems, before, strict=True)
-            ])  # fmt: skip
-        for of_folds in fits:
-            found = np.empty(targets.shape)
-            for inside, fitted in zip(folds, of_folds, strict=True):
-                found[inside] = fitted.result().logits(coordinates[inside])
-            yield found
+            for problem, path in zip(problems, paths, strict=True):
+                path.append(pool.submit(fit, problem, penalty, path[-2:]))
+        for of_folds in zip(*paths, strict=True):
+            fits = [one.result().weights for one in of_folds]
+            logits = np.empty(targets.shape)
+            for inside, fitted in zip(folds, fits, strict=True):
+                logits[inside] = fitted.logits(coordinates[inside])
+            kernel = np.mean([one.kernel for one in fits], axis=0)
+            mean = Weights(kernel, np.mean([one.bias for one in fits], axis=0))
+            yield HeldOutRegression(logits, axes.to_features(mean))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
+class Solution(NamedTuple):
+    """The classifier with the lowest loss at a penalty."""
+
+    penalty: float
+    weights: Weights
+
+
+def predict_solution(before: Sequence[Solution], penalty: float, prior: Weights) -> Weights:
+    """Return about the solution at a penalty, to start from.
+
+    It is on the line through the last two solutions, over the logarithm of the penalty: weights
+    grow about evenly with it. A path of weaker and weaker penalties then takes half the steps that
+    it takes if each fit starts from the solution before.
+
+    Args:
+        before: solutions at other penalties, the last ones last.
+        penalty: of the fit.
+        prior: what to start from without solutions.
+    """
+    if len(before) < 2:
+        return before[-1].weights if before else prior
+    (first, older), (last, newer) = before[-2:]
+    if first == last:
+        return newer
+    ratio = np.log(penalty / last) / np.log(last / first)
+    return Weights(
+        newer.kernel + ratio * (newer.kernel - older.kernel),
+        newer.bias + ratio * (newer.bias - older.bias),
+    )
+
+
 class LogisticFits:
-    """Fits of all rows from penalty to penalty, each from the last one's weights."""
+    """Fits of all rows from penalty to penalty, each from the weights of those before."""
 
     def __init__(
         self, rows: HeadRows, targets: Floats, weights: Floats, scaling: Scaling,
@@ -88,20 +130,18 @@ class LogisticFits:
         self._problem, self._axes = make_problem(rows, targets, weights, scaling, sample)
         self._solver = solver
         if start is None:
-            self._fitted = solver.prior(targets, len(self._problem.squares))
-        elif self._axes is None:
-            self._fitted = start
+            self._start = solver.prior(targets, len(self._problem.squares))
         else:
-            self._fitted = Weights(self._axes.basis.T @ start.kernel, start.bias)
+            self._start = start if self._axes is None else self._axes.of_features(start)
+        self._path: list[Solution] = []
 
     def fit(self, penalty: float) -> Weights:
         """Return the classifier of scaled features."""
         step = ProgressReporter("head: steps of logistic regression", total=None).advance
-        self._fitted = self._solver.solve(self._problem, penalty, self._fitted, step)
-        if self._axes is None:
-            return self._fitted
-        kernel = self._axes.basis.astype(np.float64) @ self._fitted.kernel
-        return Weights(kernel, self._fitted.bias)
+        start = predict_solution(self._path, penalty, self._start)
+        fitted = self._solver.solve(self._problem, penalty, start, step)
+        self._path = [*self._path[-1:], Solution(penalty, fitted)]
+        return fitted if self._axes is None else self._axes.to_features(fitted)
 
 
 def make_problem(
@@ -129,6 +169,8 @@ def make_problem(
             return Problem(scaled, targets, weights, squares), None
         return Problem(rows.parts, targets, weights, squares, scaling, executor=rows.executor), None
     axes = principal_axes(scaling.apply(rows.take(sample)))
+    if len(sample) == len(rows):
+        return Problem([axes.coordinates], targets, weights, axes.squares), axes
     if fits_in_memory(len(rows), len(axes.squares)):
         coordinates = [scaling.apply(part) @ axes.basis for part in rows.parts]
         return Problem(coordinates, targets, weights, axes.squares), axes

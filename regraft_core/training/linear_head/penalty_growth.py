@@ -11,7 +11,7 @@ last one has time for, which starts from their solutions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,7 +56,7 @@ class GrownPenalties:
 
 def grow_penalties(
     rows: HeadRows, classes: int, class_weights: Sequence[float] | None, options: HeadOptions,
-    members: Sequence[Trial], compared: int,
+    members: Sequence[Trial], compared: int, starts: Mapping[str, Weights] | None = None,
 ) -> GrownPenalties:  # fmt: skip
     """Compare stronger penalties of the members; one that the options give is kept.
 
@@ -67,10 +67,12 @@ def grow_penalties(
         options: those of the head.
         members: what the head is the mean of.
         compared: how many rows they were compared on, and their penalties are for.
+        starts: solutions of logistic regressions of similar rows, by scaling.
     """
     held_out = _hold_out(rows, compared, options)
     kept = rows.subset(np.setdiff1d(np.arange(len(rows)), held_out))
-    fits = MemberFits(kept, make_task(kept, classes, class_weights, options, compared))
+    task = make_task(kept, classes, class_weights, options, compared)
+    fits = MemberFits(kept, task, starts)
     judge, best = _Judge.of(rows, held_out), None
     for factor in (1.0,) if options.l2 else FACTORS:
         weights = fits.mean(members, compared * factor)
@@ -88,7 +90,7 @@ def grow_penalties(
 
 def grow_in_time(
     rows: HeadRows, classes: int, class_weights: Sequence[float] | None, options: HeadOptions,
-    members: Sequence[Trial], compared: int, time: HeadTime,
+    members: Sequence[Trial], compared: int, starts: Mapping[str, Weights], time: HeadTime,
 ) -> GrownPenalties:  # fmt: skip
     """Compare penalties on some rows, and fit as many as there is time for with the best.
 
@@ -102,11 +104,12 @@ def grow_in_time(
         options: those of the head.
         members: what the head is the mean of.
         compared: how many rows they were compared on.
+        starts: solutions of logistic regressions of similar rows, by scaling.
         time: of the head, which learns the speed of fits.
     """
     some = sample_rows(rows.images, COMPARED_TIMES * compared, options.seed)
     part, clock = rows.subset(some), Clock()
-    grown = grow_penalties(part, classes, class_weights, options, members, compared)
+    grown = grow_penalties(part, classes, class_weights, options, members, compared, starts)
     tried = min(FACTORS.index(grown.factor) + 2, len(FACTORS)) if not options.l2 else 1
     time.measure(grown.rows, clock.seconds / tried)
     held_out, judge = np.empty(0, np.int64), None

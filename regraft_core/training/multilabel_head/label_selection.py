@@ -22,7 +22,7 @@ from regraft_core.training.linear_head.head_rows import HeadRows, sample_rows, s
 from regraft_core.training.linear_head.held_out_fits import PATHS
 from regraft_core.training.linear_head.level_screening import screen_levels
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.logistic_fits import LogisticFits, held_out_logits
+from regraft_core.training.linear_head.logistic_fits import LogisticFits, held_out_regressions
 from regraft_core.training.multilabel_head.binary_regressions import BINARY, binary_losses
 from regraft_core.training.multilabel_head.label_thresholds import (
     EVEN,
@@ -233,12 +233,12 @@ def _follow_path(
     exponents: Sequence[float] = PATHS["logistic"]
     penalties = [options.l2] if options.l2 else [10.0**exponent for exponent in exponents]
     targets, weights = task.labels.astype(np.float64), np.ones(len(scaled))
-    path = held_out_logits(scaled, targets, weights, task.fold_of, BINARY, penalties)
+    path = held_out_regressions(scaled, targets, weights, task.fold_of, BINARY, penalties)
     trials: list[LabelTrial] = []
     kept, lowest = np.empty((0, 0)), math.inf
     with closing(path):
-        for penalty, of_all in zip(penalties, path, strict=False):
-            logits = of_all[task.scored]
+        for penalty, fitted in zip(penalties, path, strict=False):
+            logits = fitted.logits[task.scored]
             loss = float(binary_losses(logits, task.known).mean())
             trials.append(
                 LabelTrial(best.levels, best.scaling, "logistic", penalty, loss, len(scaled))

@@ -9,13 +9,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from regraft_core.runtime.machine import available_cores
-from regraft_core.training.linear_head import logistic_fits
+from regraft_core.training.linear_head import logistic_fits, logistic_regression
 from regraft_core.training.linear_head.head_rows import HeadRows, scalings
 from regraft_core.training.linear_head.linear_classifier import Weights
-from regraft_core.training.linear_head.linear_problem import Problem, principal_coordinates
-from regraft_core.training.linear_head.logistic_fits import LogisticFits, held_out_logits
+from regraft_core.training.linear_head.linear_problem import Problem, principal_axes
+from regraft_core.training.linear_head.logistic_fits import (
+    LogisticFits,
+    Solution,
+    held_out_regressions,
+    predict_solution,
+)
 from regraft_core.training.linear_head.logistic_regression import MULTINOMIAL
 
 COUNT, WIDTH = 200, 12
@@ -41,23 +47,63 @@ def test_the_start_does_not_change_the_solution(axes_of: int) -> None:
         np.testing.assert_allclose(found.bias, strong.bias, atol=0.01)
 
 
-def test_held_out_logits_are_those_of_fits_without_the_fold() -> None:
-    random = np.random.default_rng(0)
-    rows = random.normal(size=(60, 90)).astype(np.float32)
-    labels = np.arange(60) % 3
-    rows[:, :3] += 2 * np.eye(3)[labels]
-    targets, weights, fold_of = np.eye(3)[labels], np.ones(60), np.arange(60) % 4
-    penalties = [1.0, 0.1, 0.01]
-    path = held_out_logits(rows, targets, weights, fold_of, MULTINOMIAL, penalties)
-    coordinates, squares = principal_coordinates(rows)
+@pytest.mark.parametrize("width", [90, 20])
+def test_held_out_logits_are_those_of_fits_without_the_fold(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, targets, fold_of = folded_rows(width)
+    penalties, weights = [1.0, 0.1, 0.01], np.ones(len(rows))
+    path = list(held_out_regressions(rows, targets, weights, fold_of, MULTINOMIAL, penalties))
+    # From no solution, the fit with the weakest penalty would stop further from its own.
+    monkeypatch.setattr(logistic_regression, "LOSS_TOLERANCE", 1e-9)
+    axes = principal_axes(rows)
+    coordinates = axes.coordinates
     for penalty, found in zip(penalties, path, strict=True):
+        kernels = []
         for fold in range(4):
             kept = fold_of != fold
-            problem = Problem([coordinates[kept]], targets[kept], weights[kept], squares)
-            start = MULTINOMIAL.prior(targets[kept], len(squares))
+            problem = Problem([coordinates[kept]], targets[kept], weights[kept], axes.squares)
+            start = MULTINOMIAL.prior(targets[kept], len(axes.squares))
             fitted = MULTINOMIAL.solve(problem, penalty, start)
             expected = fitted.logits(coordinates[~kept])
-            np.testing.assert_allclose(found[~kept], expected, atol=0.02)
+            np.testing.assert_allclose(found.logits[~kept], expected, atol=0.02)
+            kernels.append(axes.basis @ fitted.kernel)
+        np.testing.assert_allclose(found.mean.kernel, np.mean(kernels, axis=0), atol=0.01)
+
+
+def test_a_path_starts_each_fit_near_its_solution() -> None:
+    """Nearer than the solution before, for which a fit takes more steps."""
+    rows, targets, _ = folded_rows(90)
+    axes = principal_axes(rows)
+    problem = Problem([axes.coordinates], targets, np.ones(len(rows)), axes.squares)
+    prior = MULTINOMIAL.prior(targets, len(axes.squares))
+    path: list[Solution] = []
+    steps: dict[str, int] = {}
+    for penalty in (1e-2, 3e-3, 1e-3, 3e-4, 1e-4):
+        for name, known in (("last", path[-1:]), ("line", path)):
+            taken: list[None] = []
+            start = predict_solution(known, penalty, prior)
+            found = MULTINOMIAL.solve(problem, penalty, start, lambda done=taken: done.append(None))
+            steps[name] = steps.get(name, 0) + len(taken)
+        path.append(Solution(penalty, found))
+    assert steps["line"] < 0.7 * steps["last"]
+
+
+def test_the_start_without_two_solutions_is_the_last_one_or_the_prior() -> None:
+    prior, one = Weights(np.zeros((2, 2)), np.zeros(2)), Weights(np.eye(2), np.ones(2))
+    assert predict_solution([], 0.1, prior) is prior
+    assert predict_solution([Solution(1.0, one)], 0.1, prior) is one
+    assert predict_solution([Solution(1.0, prior), Solution(1.0, one)], 0.1, prior) is one
+    further = predict_solution([Solution(1.0, prior), Solution(0.1, one)], 0.001, prior)
+    np.testing.assert_allclose(further.kernel, 3 * np.eye(2))
+
+
+def folded_rows(width: int) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+    """Return 60 rows of three classes, their targets and folds."""
+    rows = np.random.default_rng(0).normal(size=(60, width)).astype(np.float32)
+    targets = np.eye(3)[np.arange(60) % 3]
+    rows[:, :3] += 2 * targets
+    return rows, targets, np.arange(60) % 4
 
 
 def test_fits_that_are_not_needed_end_with_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +124,7 @@ def test_fits_that_are_not_needed_end_with_the_generator(monkeypatch: pytest.Mon
     rows, targets = np.eye(40, dtype=np.float32), np.eye(2)[np.arange(40) % 2]
     solver = replace(MULTINOMIAL, solve=solve)
     penalties = [10.0**-exponent for exponent in range(10)]
-    path = held_out_logits(rows, targets, np.ones(40), np.arange(40) % 5, solver, penalties)
+    path = held_out_regressions(rows, targets, np.ones(40), np.arange(40) % 5, solver, penalties)
     with closing(path):
         next(path)
     assert 5 <= len(started) <= 5 + available_cores()

@@ -19,7 +19,6 @@ from regraft_core.training.linear_head.linear_problem import (
     Axes,
     Problem,
     principal_axes,
-    principal_coordinates,
 )
 from regraft_core.training.linear_head.logistic_regression import prior_weights, solve
 from regraft_core.training.linear_head.row_blocks import split_blocks
@@ -57,12 +56,23 @@ def test_the_solution_is_that_of_scikit_learn(count: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("count", "width"), [(200, 20), (60, 150)])
-def test_coordinates_are_those_on_the_principal_axes(count: int, width: int) -> None:
+def test_coordinates_and_classifiers_are_those_on_the_principal_axes(
+    count: int, width: int
+) -> None:
     rows, _ = sample(count, width)
-    axes, (coordinates, squares) = principal_axes(rows), principal_coordinates(rows)
+    axes = principal_axes(rows)
+    coordinates = axes.coordinates
     np.testing.assert_allclose(coordinates, rows @ axes.basis, atol=1e-4)
-    np.testing.assert_allclose(squares, np.square(coordinates).mean(axis=0), rtol=1e-4)
-    np.testing.assert_allclose(squares, axes.squares)
+    np.testing.assert_allclose(axes.squares, np.square(coordinates).mean(axis=0), rtol=1e-4)
+    rng = np.random.default_rng(0)
+    weights = Weights(rng.normal(size=(len(axes.squares), 3)), rng.normal(size=3))
+    features = axes.to_features(weights)
+    np.testing.assert_allclose(features.logits(rows), weights.logits(coordinates), atol=1e-3)
+    np.testing.assert_allclose(axes.of_features(features).kernel, weights.kernel, atol=1e-3)
+    np.testing.assert_allclose(features.kernel, axes.basis @ weights.kernel, atol=1e-4)
+    few = axes.longest(5)
+    np.testing.assert_allclose(few.basis, axes.basis[:, :5], atol=1e-5)
+    np.testing.assert_array_equal(few.squares, axes.squares[:5])
 
 
 def test_stored_rows_in_parts_and_blocks_have_the_same_solution(
