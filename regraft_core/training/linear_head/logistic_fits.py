@@ -19,6 +19,7 @@ from regraft_core.training.linear_head.linear_problem import (
     principal_axes,
 )
 from regraft_core.training.linear_head.loss_minimization import Solver
+from regraft_core.training.linear_head.penalty_path import Solution, predict_solution
 
 Floats = NDArray[np.float64]
 # Features up to these have their products computed, from twice as many rows; it takes seconds.
@@ -83,37 +84,6 @@ def held_out_regressions(
             yield HeldOutRegression(logits, axes.to_features(mean))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class Solution(NamedTuple):
-    """The classifier with the lowest loss at a penalty."""
-
-    penalty: float
-    weights: Weights
-
-
-def predict_solution(before: Sequence[Solution], penalty: float, prior: Weights) -> Weights:
-    """Return about the solution at a penalty, to start from.
-
-    It is on the line through the last two solutions, over the logarithm of the penalty: weights
-    grow about evenly with it. A path of weaker and weaker penalties then takes half the steps that
-    it takes if each fit starts from the solution before.
-
-    Args:
-        before: solutions at other penalties, the last ones last.
-        penalty: of the fit.
-        prior: what to start from without solutions.
-    """
-    if len(before) < 2:
-        return before[-1].weights if before else prior
-    (first, older), (last, newer) = before[-2:]
-    if first == last:
-        return newer
-    ratio = np.log(penalty / last) / np.log(last / first)
-    return Weights(
-        newer.kernel + ratio * (newer.kernel - older.kernel),
-        newer.bias + ratio * (newer.bias - older.bias),
-    )
 
 
 class LogisticFits:
