@@ -32,6 +32,7 @@ from regraft_core.formats.manifests.features import Level
 from regraft_core.formats.manifests.model import ModelManifest
 from regraft_core.formats.options.fine_tune import FineTuneOptions
 from regraft_core.formats.several_labels import check_label_options
+from regraft_core.runtime.allocator import keep_freed_memory
 from regraft_core.runtime.errors import InputError
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
@@ -77,6 +78,7 @@ def fine_tune(
         RegraftError: the loss is not finite, or the memory is exhausted.
     """
     set_up_gpus(GpuSetup.of(options))
+    keep_freed_memory()
     with distribution_strategy(options.strategy).scope():
         return _fine_tune(dataset, features, head, out, options)
 

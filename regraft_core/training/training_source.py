@@ -14,6 +14,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from regraft_core.images.valid_rows import THREADS
+from regraft_core.runtime.machine import available_cores
+
 # Arrays of inputs [n, ...] (one, or a tuple of them), and labels int32 [n], or with several labels
 # an image uint8 [n, classes].
 Batch = tuple[Any, NDArray[Any]]
@@ -103,7 +106,13 @@ def batches(
             known = tf.TensorSpec([None, len(class_weights)], tf.uint8)
         numbers = known, tf.TensorSpec([None], tf.float32)
         data = tf.data.Dataset.from_generator(generate, output_signature=(source.spec, *numbers))
-        return data.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        options = tf.data.Options()
+        # The thread that tunes an iterator sleeps for up to a minute, and deleting an iterator that
+        # a graph has read waits for it.
+        options.autotune.enabled = False
+        # The images of a batch are decoded by several threads.
+        ahead = max(available_cores() // THREADS, 2)
+        return data.map(finish, ahead).prefetch(ahead).with_options(options)
 
     return iter(strategy.distribute_datasets_from_function(of_worker))
 

@@ -25,6 +25,7 @@ from regraft_core.formats.manifests.dataset import DatasetManifest
 from regraft_core.formats.manifests.model import CandidatesManifest, ModelManifest
 from regraft_core.formats.option_parsing import parse_duration
 from regraft_core.formats.options.fine_tune import FineTuneOptions
+from regraft_core.runtime.allocator import keep_freed_memory
 from regraft_core.runtime.gpu_setup import GpuSetup, set_up_gpus
 from regraft_core.runtime.out_of_memory import explain_out_of_memory, with_halved_batches
 from regraft_core.runtime.step_reports import Clock, log_progress
@@ -57,6 +58,7 @@ def search_candidates(
         RegraftError: the memory is exhausted.
     """
     clock = Clock()
+    keep_freed_memory()
     folders = feature_folders(features)
     manifests = read_manifests(folders)
     used = used_seconds(manifests, ModelManifest.read(head))
