@@ -18,5 +18,7 @@ def keep_freed_memory() -> None:
     changes with other allocators than glibc's.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for parameter, value in _SETTINGS.items() if mallopt else ():
+    if mallopt is None:
+        return
+    for parameter, value in _SETTINGS.items():
         mallopt(parameter, value)
