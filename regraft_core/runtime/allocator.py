@@ -13,9 +13,9 @@ _SETTINGS = {_TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 1 << 26, _MMAP_THRESHOLD:
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, instead of returning it to the kernel.
 
-    The steps of a training need the same large blocks again and again. The kernel clears each page
-    of a block that was returned, which takes a quarter of the time of a step on a CPU. Nothing
-    changes with other allocators than glibc's.
+    The steps of a training need the same large blocks again and again, and the kernel clears each
+    page of a block that was returned before the process gets it again. Nothing changes with other
+    allocators than glibc's.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
