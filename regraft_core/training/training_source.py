@@ -108,7 +108,7 @@ def batches(
         data = tf.data.Dataset.from_generator(generate, output_signature=(source.spec, *numbers))
         options = tf.data.Options()
         # The thread that tunes an iterator sleeps for up to a minute, and deleting an iterator that
-        # a graph has read waits for it.
+        # a graph has not read to its end waits for it.
         options.autotune.enabled = False
         # The images of a batch are decoded by several threads.
         ahead = max(available_cores() // THREADS, 2)

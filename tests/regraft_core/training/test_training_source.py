@@ -10,7 +10,7 @@ from regraft_core.training.training_source import Batch, Source, batches
 
 
 def test_no_thread_tunes_the_input_of_a_training() -> None:
-    """Deleting the iterator would wait for its sleep, of up to a minute."""
+    """Deleting the iterator before its end would wait for its sleep, of up to a minute."""
 
     def fetch(indices: NDArray[np.int64], epoch: int) -> Batch:
         return indices.astype(np.float32)[:, None], (indices % 2).astype(np.int32)
