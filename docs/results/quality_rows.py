@@ -6,28 +6,27 @@ from typing import Any
 
 from docs.results.values import Row, goal, with_prefix
 
-_PHOTOS = {f"photos_{n}": f"14 photographs, {n} tiles of each" for n in (5, 10, 20)}
-_FACES = {f"faces_{n}": f"faces and other patches, {n} of each" for n in (5, 10, 20)}
-_ACCURACY_ROWS = {
-    "digits_64": "1,797 digits at 64 px",
-    "fashion_1000": "1,000 images of Fashion-MNIST",
-    "fashion_10000": "10,000 images of Fashion-MNIST",
-    "fashion_60k": "60,000 images of Fashion-MNIST",
-    **_PHOTOS,
-    **_FACES,
-}
+# The rows of the accuracy benchmark with images, by the prefix of their metrics.
+ACCURACY_ROWS = {
+    "digits_64": "digits, 64 px",
+    **{f"fashion_{n}": f"Fashion-MNIST, {images} images, 96 px"
+       for n, images in (("1000", "1,000"), ("10000", "10,000"), ("60k", "60,000"))},
+    **{f"{kind}_{n}": f"{kind}, {n} images per class, 96 px"
+       for kind in ("photos", "faces") for n in (5, 10, 20)},
+}  # fmt: skip
 
 
 def accuracy(accuracy: Any) -> list[Row]:
     columns = ("regraft", "budget", "last_level", "keras")
     rows = []
-    for prefix, name in _ACCURACY_ROWS.items():
+    for prefix, name in ACCURACY_ROWS.items():
         value = with_prefix(accuracy, prefix)
         if f"{prefix}_lead" not in vars(accuracy):
             continue
         own, budget, lead = value("regraft_accuracy"), value("budget_accuracy"), value("lead")
         seeds = int(value("seeds"))
-        best = "the best of both" if prefix in {**_PHOTOS, **_FACES} else "the logistic regression"
+        few = prefix.startswith(("photos_", "faces_"))
+        best = "the best of both" if few else "the logistic regression"
         goals = [goal(own)] if own.goal else []
         goals += [f"with a budget {goal(budget)}"] if budget.goal else []
         if lead.goal:

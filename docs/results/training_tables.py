@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from docs.results.quality_rows import ACCURACY_ROWS
 from docs.results.values import Results, goal, markdown, with_prefix
 
 
@@ -77,15 +78,8 @@ def backbones(results: Results) -> str:
 def accuracy(results: Results) -> str:
     """Return accuracy, time and memory of Regraft's default and of what it is compared with."""
     found = vars(results["accuracy"])
-    names = {
-        "digits_64": "digits, 64 px",
-        **{f"fashion_{n}": f"Fashion-MNIST, {images} images, 96 px"
-           for n, images in (("1000", "1,000"), ("10000", "10,000"), ("60k", "60,000"))},
-        **{f"{kind}_{n}": f"{kind}, {n} images per class, 96 px"
-           for kind in ("photos", "faces") for n in (5, 10, 20)},
-    }  # fmt: skip
     rows = []
-    for prefix, name in names.items():
+    for prefix, name in ACCURACY_ROWS.items():
         if f"{prefix}_lead" not in found:
             continue
         cells = [name]

@@ -21,8 +21,8 @@ def predict_solution(before: Sequence[Solution], penalty: float, prior: Weights)
     """Return about the solution at a penalty, to start from.
 
     It is on the line through the last two solutions, over the logarithm of the penalty: weights
-    grow about evenly with it. A path of weaker and weaker penalties then takes half the steps that
-    it takes if each fit starts from the solution before.
+    grow about evenly with it. A path of weaker and weaker penalties then takes far fewer steps
+    than if each fit starts from the solution before.
 
     Args:
         before: solutions at other penalties, the last ones last.
