@@ -19,7 +19,7 @@ from regraft_core.formats.options.option_types import MACHINE_OPTIONS
 from regraft_core.formats.options.train_head import HeadOptions
 from regraft_core.runtime.errors import InputError
 from regraft_core.training.feature_store import CUT, LEVELS, FeatureRows, feature_source
-from regraft_core.training.heads import level_layer
+from regraft_core.training.heads import LOGITS_LAYER, level_layer
 from regraft_core.training.image_source import ImageRows, image_source
 from regraft_core.training.loop import Settings, class_weights
 from regraft_core.training.mixed_precision import HalfPrecision
@@ -29,6 +29,11 @@ from regraft_core.training.training_source import Source
 ADAPT_TURNOVERS = 8
 # The gradients take about twice the operations of the forward pass.
 TRAINING_PASSES = 3
+# A head with more inputs than these has a learning rate that is lower in proportion. Adam changes
+# each weight by about the learning rate, so a logit by this times the sum of the inputs: with
+# thousands of them, far too much for a head that is solved. The proportion is that of Yang et al.,
+# "Tensor Programs V" (2022), arXiv 2203.03466.
+HEAD_INPUTS = 256
 
 
 @dataclass(frozen=True)
@@ -135,20 +140,27 @@ def _above_cut(parts: Parts, cut: str) -> tuple[keras.Model, list[slice]]:
 
 
 def lr_ratios(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
-    """Return each trainable variable's learning rate ratio: `lowest` for the first layer to 1.
+    """Return each trainable variable's learning rate ratio, None if all are 1.
 
-    It rises by the same factor from each trained layer to the next.
+    It rises by the same factor from each trained layer to the next, from `lowest` to 1. That of the
+    logits is lower by as much as they have more inputs than `HEAD_INPUTS`.
     """
-    if lowest == 1.0:
-        return None
     layers = [layer for layer in model.layers if layer.trainable_variables]
     count = max(len(layers) - 1, 1)
     by_variable = {
-        id(variable): lowest ** ((len(layers) - 1 - depth) / count)
+        id(variable): lowest ** ((len(layers) - 1 - depth) / count) * _width_ratio(layer)
         for depth, layer in enumerate(layers)
         for variable in layer.trainable_variables
     }
-    return tuple(by_variable[id(variable)] for variable in model.trainable_variables)
+    ratios = tuple(by_variable[id(variable)] for variable in model.trainable_variables)
+    return None if set(ratios) <= {1.0} else ratios
+
+
+def _width_ratio(layer: keras.layers.Layer) -> float:
+    """Return the learning rate ratio of a layer by its number of inputs; 1 for the backbone's."""
+    if layer.name != LOGITS_LAYER:
+        return 1.0
+    return min(HEAD_INPUTS / layer.kernel.shape[0], 1.0)
 
 
 def shared_settings(

@@ -33,6 +33,7 @@ from regraft_core.training.feature_store import (
     read_manifests,
 )
 from regraft_core.training.heads import (
+    LOGITS_LAYER,
     add_offset,
     build_head,
     head_parameters,
@@ -131,7 +132,7 @@ def train_head(
     if time is None or time.allows(len(rows) + len(validation), "the fit with validation images"):
         refitted = _refit(head, solved, rows, held_out, validation, options)
     set_logits(head, solved.kernel, solved.bias)
-    add_offset(head.get_layer("logits"), solved.offset)
+    add_offset(head.get_layer(LOGITS_LAYER), solved.offset)
     reasoning = [*explain_head(solved, options), *([sizes.sentence()] if sizes else [])]
     if time is not None and time.skipped:
         reasoning.append(time.sentence())
@@ -255,7 +256,7 @@ def _refit(
     else:
         fitted = fit_label_head_again(solved, rows, options)
     set_logits(head, fitted.kernel, fitted.bias)
-    layer = head.get_layer("logits")
+    layer = head.get_layer(LOGITS_LAYER)
     add_offset(layer, solved.offset)
     kernel, bias = layer.get_weights()
     before = Weights(solved.kernel, solved.bias + solved.offset)

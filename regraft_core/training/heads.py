@@ -19,6 +19,7 @@ from regraft_core.formats.options.option_types import HeadKind
 VARYING_QUANTILE, VARIANCE_FLOOR = 0.75, 1e-2
 EPSILON = 1e-3
 LEVELS_LAYER = "head_levels"
+LOGITS_LAYER = "logits"
 
 
 def pooling_layer(kind: HeadKind) -> keras.layers.Layer:
@@ -83,7 +84,7 @@ def build_head(width: int, classes: int, seed: int = 0) -> keras.Model:
         classes,
         dtype="float32",
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
-        name="logits",
+        name=LOGITS_LAYER,
     )(tensor)
     return keras.Model(inputs, logits, name="head")
 
@@ -107,7 +108,7 @@ def set_logits(head: keras.Model, kernel: NDArray[np.float64], bias: NDArray[np.
     layer = head.get_layer("head_standardize")
     mean, variance = (weights.astype(np.float64) for weights in layer.get_weights())
     scaled = kernel * np.sqrt(variance + layer.epsilon)[:, None]
-    head.get_layer("logits").set_weights([scaled, bias + mean @ kernel])
+    head.get_layer(LOGITS_LAYER).set_weights([scaled, bias + mean @ kernel])
 
 
 def add_offset(logits: keras.layers.Layer, offset: NDArray[np.floating]) -> None:

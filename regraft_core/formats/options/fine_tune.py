@@ -50,7 +50,7 @@ class FineTuneOptions(Options):
         default=1.0,
         gt=0.0,
         le=1.0,
-        description="Earliest trained layer's learning rate relative to the head's; 1 is equal.",
+        description="Earliest trained layer's learning rate relative to the last's; 1 is equal.",
     )
     ema_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] | Literal["auto"] = Field(
         default="auto",

@@ -496,6 +496,14 @@ def test_learning_rates_rise_with_depth() -> None:
     assert lr_ratios(backbone, 1.0) is None
 
 
+@pytest.mark.parametrize(("width", "ratio"), [(256, None), (512, 0.5), (5120, 0.05)])
+def test_a_wide_head_has_a_lower_learning_rate(width: int, ratio: float | None) -> None:
+    inputs = keras.Input((8,))
+    backbone = keras.Model(inputs, keras.layers.Dense(width)(inputs))
+    model = join(backbone, build_head(width, 3).layers[1:])
+    assert lr_ratios(model, 1.0) == (None if ratio is None else (1.0, 1.0, ratio, ratio))
+
+
 def test_a_finished_fine_tuning_is_restored_from_the_work_folder(
     dataset: Path, trained: Trained, weak_head: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
