@@ -142,8 +142,8 @@ def _above_cut(parts: Parts, cut: str) -> tuple[keras.Model, list[slice]]:
 def lr_ratios(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
     """Return each trainable variable's learning rate ratio, None if all are 1.
 
-    It rises by the same factor from each trained layer to the next, from `lowest` to 1. That of the
-    logits is lower by as much as they have more inputs than `HEAD_INPUTS`.
+    It rises by the same factor from each trained layer to the next, from `lowest` to 1. That of a
+    head with more inputs than `HEAD_INPUTS` is multiplied by their ratio.
     """
     layers = [layer for layer in model.layers if layer.trainable_variables]
     count = max(len(layers) - 1, 1)
@@ -157,7 +157,7 @@ def lr_ratios(model: keras.Model, lowest: float) -> tuple[float, ...] | None:
 
 
 def _width_ratio(layer: keras.layers.Layer) -> float:
-    """Return the learning rate ratio of a layer by its number of inputs; 1 for the backbone's."""
+    """Return the learning rate ratio by the inputs of a head; 1 for a layer of the backbone."""
     if layer.name != LOGITS_LAYER:
         return 1.0
     return min(HEAD_INPUTS / layer.kernel.shape[0], 1.0)
